@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rstest::rstest;
 use stories::{PackageFile, Recipe, Root, find};
 
 use crate::fixture::{assert_status, installed, machine, object, release, traces};
@@ -137,8 +138,10 @@ fn dkms_can_use_kept_sources() {
 }
 
 /// `pacman -Rs` of the last module also removes alpm-dkms, an unneeded dependency.
-#[test]
-fn removal_with_the_last_module_leaves_nothing() {
+#[rstest]
+#[case::of_the_module(&["-Rs", "tiny-dkms"])]
+#[case::of_alpm_dkms(&["-Rc", "alpm-dkms"])]
+fn removal_with_the_last_module_leaves_nothing(#[case] command: &[&str]) {
     let root = Root::ready();
     let module = Recipe::module("tiny", "1.0")
         .conf_line("POST_REMOVE=\"post_remove.sh\"")
@@ -153,7 +156,7 @@ fn removal_with_the_last_module_leaves_nothing() {
     root.assert_works(&release(), "tiny");
     root.run("pacman", &["-D", "--asdeps", "alpm-dkms"]).ok();
 
-    root.pacman(&["-Rs", "tiny-dkms"]).ok().hooks_succeed();
+    root.pacman(command).ok().hooks_succeed();
     assert!(!root.exists("usr/bin/dkms"), "alpm-dkms was not removed");
     root.assert_absent(&release(), "tiny");
     root.snapshot(&format!("usr/lib/modules/{}", release()))

@@ -111,6 +111,13 @@ const INPUTS: &[Sabotage] = &[
         "echo CONFIG_OWN=y >>$L/build/include/config/auto.conf",
         "kernel configuration changed",
     ),
+    // Its object is identical to that of the installed version.
+    sabotage(
+        "cp -r /usr/src/bbswitch-0.8 /usr/src/bbswitch-0.9; \
+         sed -i 's/^PACKAGE_VERSION=.*/PACKAGE_VERSION=0.9/' /usr/src/bbswitch-0.9/dkms.conf; \
+         dkms build bbswitch/0.9 -k $K",
+        "bbswitch/0.9: not up to date",
+    ),
     sabotage("mv /usr/src/bbswitch-0.8 /root", "bbswitch/0.8: broken: source missing")
         .needs_a_person(),
     sabotage(

@@ -92,7 +92,7 @@ fn run(plan: &Plan, facts: &Facts, machine: &Machine, watch: &mut dyn Watch) -> 
     }
     run.jobs(&plan.jobs);
     for (number, step) in plan.after.iter().enumerate() {
-        if run.is_needless_depmod(plan, &step.action) {
+        if run.is_needless_depmod(plan, &step.action) || run.finds_no_leftovers(&step.action) {
             continue;
         }
         run.step_unless_stopped(Task::After(number), step);
@@ -247,6 +247,13 @@ impl Run<'_> {
             let is_of = |action: &Action| matches!(action, Action::ImportSource { module: it, .. } if it == module);
             is_of(&finished.step.action) && finished.outcome != Outcome::Done
         })
+    }
+
+    /// Returns true if `action` removes the leftovers of a kernel that has no directory. A command
+    /// can name any kernel, and the running kernel may have been removed.
+    fn finds_no_leftovers(&self, action: &Action) -> bool {
+        let Action::RemoveLeftovers(kernel) = action else { return false };
+        !self.machine.trees.kernel(kernel).exists()
     }
 
     /// Returns true if `action` is a depmod step that would change nothing, because no installation

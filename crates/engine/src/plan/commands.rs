@@ -29,10 +29,14 @@ impl Planner<'_> {
         let id = &import.id;
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
+            let added = |code| {
+                let refusal = refuse(code, format!("{id}: already added"));
+                Err(refusal.with_hint(format!("run: dkms install {id}")))
+            };
             match (import.packed, force) {
                 (true, true) => {}
-                (true, false) => return Err(refuse(8, format!("{id}: already added"))),
-                (false, _) => return Err(refuse(3, format!("{id}: already added"))),
+                (true, false) => return added(8),
+                (false, _) => return added(3),
             }
         }
         self.check_source(id, module)?;

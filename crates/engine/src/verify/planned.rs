@@ -2,6 +2,7 @@
 
 use super::Fault;
 use crate::dkms_tree::{KnownFailure, Reason};
+use crate::installing;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Note, Plan, Step};
@@ -83,7 +84,13 @@ fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelR
         none if none.is_empty() => format!("{id}: not installed for {kernel}"),
         why => format!("{id}: not up to date for {kernel}: {why}"),
     };
-    let advice = format!("run: dkms install {id} -k {kernel}");
+    let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
+    let replaces_version = link.is_symlink() && !installing::is_installed(machine, id, kernel);
+    // `dkms install` refuses to replace a version whose objects are identical.
+    let advice = match replaces_version {
+        true => format!("run: dkms autoinstall -k {kernel}"),
+        false => format!("run: dkms install {id} -k {kernel}"),
+    };
     Fault::new(Some(kernel), Some(id), problem).with_advice(advice)
 }
 

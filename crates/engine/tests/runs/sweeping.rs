@@ -49,6 +49,17 @@ fn directory_of_a_removed_kernel_stays_with_the_users_files(
     assert_eq!(report.finished.iter().any(|it| is_skipped(&it.outcome)), stays);
 }
 
+/// The kernel's directory is gone, so nothing is said about its files.
+#[test]
+fn removal_from_a_kernel_without_a_directory_reports_no_leftovers() {
+    let mut fixture = installed_foo();
+    fixture.root.remove(format!("usr/lib/modules/{K1}"));
+    let report = fixture.command(Verb::Remove, "foo/1.0");
+    assert_clean(&report);
+    let steps = report.finished.iter().map(|it| it.step.to_string()).collect::<Vec<_>>();
+    assert!(!steps.is_empty() && !steps.iter().any(|it| it.contains("leftover")), "{steps:?}");
+}
+
 #[test]
 fn a_link_in_place_of_a_removed_kernel_stays() {
     let mut fixture = installed_foo();
