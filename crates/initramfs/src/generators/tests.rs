@@ -15,6 +15,22 @@ fn finds_no_generator_if_the_settings_say_none() {
     assert!(Generator::detect(&machine).is_some());
 }
 
+/// The images before this one may use up the space for a file beside it.
+#[rstest]
+#[case::mkinitcpio("usr/bin/mkinitcpio", true)]
+#[case::dracut("usr/bin/dracut", false)]
+fn mkinitcpio_overwrites_an_image_if_there_is_no_space_beside_it(
+    #[case] program: &str,
+    #[case] want: bool,
+) {
+    let files = [(program, ""), (IMAGE.trim_start_matches('/'), "old")];
+    let (_root, machine, kernel) = test_machine("7.2", &files);
+    let generator = Generator::detect(&machine).unwrap();
+    let image = Image::complete(IMAGE.into(), ImageKind::Initramfs, &kernel.release);
+    assert!(!generator.overwrites(&machine, &image, 0));
+    assert_eq!(generator.overwrites(&machine, &image, 1 << 60), want);
+}
+
 const IMAGE: &str = "/boot/initramfs-linux.img";
 const STOCK: &str = "[Trigger]\n[Action]\nExec = /scripts/mkinitcpio install\n";
 const FOREIGN: &str = "[Trigger]\n[Action]\nExec = /scripts/limine-mkinitcpio-install\n";
