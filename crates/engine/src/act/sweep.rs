@@ -1,9 +1,10 @@
 //! Removes the files that killed runs left behind, before a run starts its own work.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dkms_tree::cleanup;
+use crate::dkms_tree::{PendingWork, cleanup};
 use crate::facts::Facts;
 use crate::installing;
 use crate::machine::Machine;
@@ -18,10 +19,24 @@ pub(super) fn remove_strays(machine: &Machine, facts: &Facts) -> Vec<String> {
     if machine.is_within_run() {
         return Vec::new();
     }
+    remove_empty_build_dirs(machine, facts);
     let in_kernels = object_dirs(machine, facts).into_iter().filter(|dir| dir.is_dir());
     let swept = in_kernels.map(|dir| durable::remove_unfinished(&dir));
     let swept = std::iter::once(cleanup::remove_strays(machine)).chain(swept);
     swept.filter_map(|result| result.err().map(|error| error.to_string())).collect()
+}
+
+/// Removes the build directories of modules that a killed run built but did not install. A run that
+/// only installs does not remove them.
+fn remove_empty_build_dirs(machine: &Machine, facts: &Facts) {
+    for work in &facts.pending {
+        if let PendingWork::Install { module, kernel } = work
+            && machine.trees.built(module, kernel, &machine.arch).is_dir()
+        {
+            // This succeeds only if the directory is empty.
+            let _ = fs::remove_dir(machine.trees.build(module));
+        }
+    }
 }
 
 /// Returns each kernel's directory, and the directories below it in which a run may have placed

@@ -72,14 +72,13 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes temporary files, staging directories, and the empty build directories of built modules,
-/// which killed runs left in the modules' directories below `dir`.
+/// Removes the temporary files and staging directories that killed runs left in the modules'
+/// directories below `dir`.
 ///
 /// `depth` is the level of `dir`: 0 for the dkms tree `T`, 1 for `T/M`, 2 for `T/M/V`, 3 for
 /// `T/M/V/K`, 4 for `T/M/V/K/A`.
 fn remove_module_strays(dir: &Path, depth: usize) -> Result<(), FileError> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    let mut has_build = false;
     for entry in entries.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let starts_with = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
@@ -96,12 +95,7 @@ fn remove_module_strays(dir: &Path, depth: usize) -> Result<(), FileError> {
         });
         if is_wanted && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_module_strays(&path, depth + 1)?;
-            has_build |= depth == 2 && fs::read_dir(&path).is_ok_and(|mut it| it.next().is_some());
         }
-    }
-    if has_build {
-        // This succeeds only if the directory is empty.
-        let _ = fs::remove_dir(dir.join("build"));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Tests of the files that killed runs leave behind.
 
-use dkms_engine::plan::Verb;
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, assert_clean};
+use crate::fixture::{Fixture, K1, assert_clean, id, kernel};
 
 /// Each case is the path of an unfinished file. Nothing is pending, and there is nothing to build.
 #[rstest]
@@ -51,22 +51,24 @@ fn leftovers_of_another_kernel_are_removed() {
 }
 
 /// A run that is killed while it installs leaves the empty build directory, and the next run does
-/// not build. As with dkms, the directory stays if the build failed or the module was never built.
+/// not build.
 #[test]
-fn empty_build_directory_of_a_built_module_is_removed() {
+fn empty_build_directory_of_a_pending_installation_is_removed() {
     let mut fixture = Fixture::new();
     fixture.root.source("foo", "1.0");
-    fixture.root.source("bar", "1.0");
     assert_clean(&fixture.install());
-    assert_clean(&fixture.command(Verb::Add, "bar/1.0"));
-    let [built, added] = ["foo", "bar"].map(|name| format!("var/lib/dkms/{name}/1.0/build"));
-    assert!(fixture.root.exists(&added) && !fixture.root.exists(&built));
-    fixture.root.write(format!("{built}/make.log"), "error");
-    assert_clean(&fixture.sync(&[], &[]));
-    assert!(fixture.root.exists(&built));
-    fixture.root.remove(format!("{built}/make.log"));
-    assert_clean(&fixture.sync(&[], &[]));
-    assert!(fixture.root.exists(&added) && !fixture.root.exists(&built));
+    let pending = PendingList::of(&fixture.machine().trees);
+    let work = PendingWork::Install { module: id("foo/1.0"), kernel: kernel(K1) };
+    let build = "var/lib/dkms/foo/1.0/build";
+    fixture.root.write(format!("{build}/make.log"), "error");
+    for stays in [true, false] {
+        pending.write(&work).unwrap();
+        assert_clean(&fixture.sync(&[], &[]));
+        assert_eq!(fixture.root.exists(build), stays);
+        if stays {
+            fixture.root.remove(format!("{build}/make.log"));
+        }
+    }
 }
 
 /// A power cut can leave an entry of pending work empty if the work has not begun.
