@@ -213,7 +213,7 @@ impl ImageSnapshot {
         let copied =
             File::open(copy).and_then(|mut copy| io::copy(&mut copy, &mut image)).map(|_| ());
         copied.and_then(|()| image.sync_all()).inspect_err(|_| {
-            // A part of an image is useless, and a generator may need its space.
+            // A partial image is useless, and a generator may need its space.
             let _ = image.set_len(0);
         })
     }

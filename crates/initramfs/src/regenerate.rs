@@ -85,7 +85,7 @@ impl Assessment<'_> {
                 let total: u64 = written.iter().map(size).sum();
                 let mut at_risk = written.iter().filter(|index| {
                     let it = &kernel.images[**index];
-                    // Each of the other images may double in size.
+                    // Allow for each of the other images to double in size.
                     let others = total - size(index);
                     it.facts.current.contents().is_some()
                         && generator.overwrites(machine, &it.image, others)

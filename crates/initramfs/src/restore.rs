@@ -17,8 +17,8 @@ impl Assessment<'_> {
     /// Restores the images of a kernel that are listed in `faults`, each with its index and the
     /// reason. Returns an error line for each image.
     ///
-    /// If there is too little space for an image, first restores other images that have grown since
-    /// they were copied, because the previous images all fitted.
+    /// If there is too little space for an image, first restores other images on its file system
+    /// that have grown since they were copied, because the previous images all fitted.
     pub(crate) fn restore_all(
         &self,
         machine: &Machine,
@@ -35,7 +35,7 @@ impl Assessment<'_> {
                 Err(line) => lack_space.push((index, why, line)),
             }
         }
-        // A readable image in the list may be in the way of one that cannot be read.
+        // Images that cannot be read come first, because readable ones may occupy their space.
         lack_space
             .sort_by_key(|(index, ..)| kernel.images[*index].facts.current.contents().is_some());
         while !lack_space.is_empty() {
@@ -57,9 +57,9 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Returns the indexes of the other images to restore so that the image at `index` can be
-    /// restored: as few as possible of those on its file system that are larger than their copies.
-    /// Returns an empty list if even all of them would not free enough space.
+    /// Returns the indexes of the fewest images to restore first so that the image at `index` can be
+    /// restored. Each is on the same file system and larger than its copy. Returns an empty list if
+    /// none is needed, or if all of them would not free enough space.
     fn in_the_way(&self, machine: &Machine, kernel: &KernelAssessment, index: usize) -> Vec<usize> {
         let root = &machine.trees.root;
         let dir = |image: &Image| image.below(root).parent().map(Path::to_owned);

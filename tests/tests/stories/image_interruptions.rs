@@ -262,7 +262,8 @@ fn an_image_that_does_not_fit_harms_no_other_image_of_its_preset() {
     root.dkms(&["verify"]).ok();
 }
 
-/// Both images of a preset on a tight /boot, of which mkinitcpio will damage the first one.
+/// Creates a machine whose /boot barely holds the two images of a preset. mkinitcpio runs `commands`
+/// halfway through the first image, and then fails, but only once.
 fn two_large_images(commands: &str) -> Root {
     let root = machine();
     set_precise(&root);
@@ -274,7 +275,7 @@ fn two_large_images(commands: &str) -> Root {
     root
 }
 
-/// Configures an image of the usual size, and asserts that both images are regenerated.
+/// Resets the size of the second image, and asserts that both images are regenerated.
 #[track_caller]
 fn assert_both_are_regenerated(root: &Root) {
     root.write("etc/fallback.conf", &format!("PADDING=8192\n{GOOD}\n"));
@@ -301,7 +302,8 @@ fn a_damaged_image_is_restored_even_if_another_has_grown(#[case] second: &str, #
     assert_both_are_regenerated(&root);
 }
 
-/// Another file takes most of the space, so that the old image would not fit in either case.
+/// Another file takes most of the space, so that the old image would not fit even if the second one
+/// were restored.
 #[test]
 fn a_good_image_stays_if_its_space_does_not_suffice_for_another() {
     let root = two_large_images("head -c 5700K /dev/zero >/boot/other");

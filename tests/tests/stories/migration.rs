@@ -137,7 +137,8 @@ fn dkms_can_use_kept_sources() {
     assert_usable_by_dkms(&root, &want);
 }
 
-/// `pacman -Rs` of the last module also removes alpm-dkms, an unneeded dependency.
+/// `pacman -Rs` of the last module also removes alpm-dkms, an unneeded dependency. `pacman -Rc
+/// alpm-dkms` also removes the module.
 #[rstest]
 #[case::of_the_module(&["-Rs", "tiny-dkms"])]
 #[case::of_alpm_dkms(&["-Rc", "alpm-dkms"])]

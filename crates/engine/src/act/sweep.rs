@@ -26,8 +26,8 @@ pub(super) fn remove_strays(machine: &Machine, facts: &Facts) -> Vec<String> {
     swept.filter_map(|result| result.err().map(|error| error.to_string())).collect()
 }
 
-/// Removes the build directories of modules that a killed run built but did not install. A run that
-/// only installs does not remove them.
+/// Removes the empty build directories of built modules whose installation is pending. A run that
+/// only installs leaves them behind.
 fn remove_empty_build_dirs(machine: &Machine, facts: &Facts) {
     for work in &facts.pending {
         if let PendingWork::Install { module, kernel } = work

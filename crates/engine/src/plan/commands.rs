@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::module_for_kernel::{BuildPolicy, WantedBuilds};
 use super::refusals::{
-    broken, headers_note, no_headers_at_all, no_headers_for_module, refuse, unlinked_source,
+    already_added, broken, headers_note, no_headers_at_all, no_headers_for_module, refuse,
+    unlinked_source,
 };
 use super::{Action, Note, Planner, Step, Verb};
 use crate::dkms_tree::{PendingWork, Reason};
@@ -17,7 +18,7 @@ impl Planner<'_> {
     fn add(&mut self, id: &ModuleId) -> Result<(), Failure> {
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
-            return Err(refuse(3, format!("{id}: already added")));
+            return Err(already_added(3, id));
         }
         self.check_source(id, module)?;
         self.register(id);
@@ -29,14 +30,10 @@ impl Planner<'_> {
         let id = &import.id;
         let module = self.facts.modules.get(id);
         if module.is_some_and(|m| m.is_registered() && m.link != SourceLink::Broken) {
-            let added = |code| {
-                let refusal = refuse(code, format!("{id}: already added"));
-                Err(refusal.with_hint(format!("run: dkms install {id}")))
-            };
             match (import.packed, force) {
                 (true, true) => {}
-                (true, false) => return added(8),
-                (false, _) => return added(3),
+                (true, false) => return Err(already_added(8, id)),
+                (false, _) => return Err(already_added(3, id)),
             }
         }
         self.check_source(id, module)?;

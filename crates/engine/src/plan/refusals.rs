@@ -23,6 +23,11 @@ pub(super) fn refuse(code: u8, message: String) -> Failure {
     Failure::new(code, message)
 }
 
+/// Returns the refusal to add a module again.
+pub(super) fn already_added(code: u8, id: &ModuleId) -> Failure {
+    refuse(code, format!("{id}: already added")).with_hint(format!("run: dkms install {id}"))
+}
+
 /// Returns the refusal for a module whose source is missing, with dkms's exit code 4.
 pub(super) fn broken(id: &ModuleId) -> Failure {
     let hint = format!("restore /usr/src/{}, or run: rm -r /var/lib/dkms/{id}", id.source_dir());

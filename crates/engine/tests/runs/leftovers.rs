@@ -50,7 +50,7 @@ fn leftovers_of_another_kernel_are_removed() {
     assert!(!fixture.root.exists(&file));
 }
 
-/// A run that is killed while it installs leaves the empty build directory, and the next run does
+/// A run that is killed while it installs leaves an empty build directory, and the next run does
 /// not build.
 #[test]
 fn empty_build_directory_of_a_pending_installation_is_removed() {

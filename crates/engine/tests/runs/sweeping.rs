@@ -49,7 +49,6 @@ fn directory_of_a_removed_kernel_stays_with_the_users_files(
     assert_eq!(report.finished.iter().any(|it| is_skipped(&it.outcome)), stays);
 }
 
-/// The kernel's directory is gone, so nothing is said about its files.
 #[test]
 fn removal_from_a_kernel_without_a_directory_reports_no_leftovers() {
     let mut fixture = installed_foo();

@@ -238,16 +238,16 @@ impl Generator {
         }
     }
 
-    /// Returns true if the generator overwrites an image directly instead of replacing it.
+    /// Returns true if the generator may overwrite an image directly instead of replacing it.
     ///
     /// mkinitcpio overwrites every unified kernel image. It overwrites any other image if the free
-    /// space is less than 1.25 times the image's size. `used_before` is the space in bytes that
-    /// the images before it may use up.
-    pub(crate) fn overwrites(&self, machine: &Machine, image: &Image, used_before: u64) -> bool {
+    /// space is less than 1.25 times the image's size. `growth` is the number of bytes by which
+    /// the other images may grow.
+    pub(crate) fn overwrites(&self, machine: &Machine, image: &Image, growth: u64) -> bool {
         let file = image.below(&machine.trees.root);
         let Ok(meta) = file.metadata() else { return false };
         let free = file.parent().and_then(durable::free_space);
-        let has_room = free.is_some_and(|free| free > meta.len() / 4 * 5 + used_before);
+        let has_room = free.is_some_and(|free| free > meta.len() / 4 * 5 + growth);
         self.is_mkinitcpio() && (image.kind == ImageKind::Uki || !has_room)
     }
 

@@ -15,11 +15,11 @@ fn finds_no_generator_if_the_settings_say_none() {
     assert!(Generator::detect(&machine).is_some());
 }
 
-/// The images before this one may use up the space for a file beside it.
+/// The other images may grow into the space for a temporary file.
 #[rstest]
 #[case::mkinitcpio("usr/bin/mkinitcpio", true)]
 #[case::dracut("usr/bin/dracut", false)]
-fn mkinitcpio_overwrites_an_image_if_there_is_no_space_beside_it(
+fn mkinitcpio_overwrites_an_image_without_space_for_a_temporary_file(
     #[case] program: &str,
     #[case] want: bool,
 ) {
