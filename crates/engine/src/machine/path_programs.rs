@@ -19,11 +19,10 @@ use crate::os::durable::{self, FileError};
 /// # Errors
 /// [`FileError`] if the directory or a link cannot be changed.
 pub(crate) fn path_programs(machine: &Machine, names_target: bool) -> Result<PathBuf, FileError> {
-    let dir = machine.trees.build_programs();
     let (dir, names): (_, &[&str]) = if names_target && machine.has_own_mounts() {
-        (dir, &["make", "uname"])
+        (machine.trees.build_programs(), &["make", "uname"])
     } else {
-        (dir.join("make-only"), &["make"])
+        (machine.trees.make_only_programs(), &["make"])
     };
     for name in names {
         let link = dir.join(name);

@@ -199,6 +199,13 @@ impl Trees {
         self.dkms.join(".bin")
     }
 
+    /// Returns the directory that contains only the wrapper of make: `T/.bin/make-only`. The next run
+    /// removes it.
+    #[must_use]
+    pub(crate) fn make_only_programs(&self) -> PathBuf {
+        self.build_programs().join("make-only")
+    }
+
     /// Returns the directory of compiler wrappers that call a launcher: `T/.bin/compilers`.
     #[must_use]
     pub(crate) fn launching_compilers(&self) -> PathBuf {
