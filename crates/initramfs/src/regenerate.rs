@@ -86,7 +86,7 @@ impl Assessment<'_> {
                 let mut at_risk = written.iter().filter(|index| {
                     let it = &kernel.images[**index];
                     // Allow for each of the other images to double in size.
-                    let others = total - size(index);
+                    let others = total.saturating_sub(size(index));
                     it.facts.current.contents().is_some()
                         && generator.overwrites(machine, &it.image, others)
                 });
