@@ -49,7 +49,7 @@ pub fn faults(
     let request =
         Request::Autoinstall { kernels: Some(kernels.iter().cloned().collect()), only: !all };
     let mut found: BTreeSet<Fault> = match plan::make(&request, &facts) {
-        Ok(plan) => planned::faults(machine, &plan).into_iter().collect(),
+        Ok(plan) => planned::faults(machine, &facts, &plan).into_iter().collect(),
         // None of the kernels has headers.
         Err(_) => kernels.iter().filter_map(|it| kernels::lacking_headers(&facts, it)).collect(),
     };

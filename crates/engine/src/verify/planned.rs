@@ -2,13 +2,13 @@
 
 use super::Fault;
 use crate::dkms_tree::{KnownFailure, Reason};
-use crate::installing;
+use crate::facts::Facts;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
 use crate::plan::{Action, Note, Plan, Step};
 
 /// Returns the faults behind the steps and notes of a plan for `dkms autoinstall`.
-pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
+pub(super) fn faults(machine: &Machine, facts: &Facts, plan: &Plan) -> Vec<Fault> {
     let notes = plan.notes.iter().filter_map(of_note);
     let installed = plan.jobs.iter().map(|job| &job.build).chain(&plan.before);
     let is_replaced = |id: &ModuleId| {
@@ -23,17 +23,17 @@ pub(super) fn faults(machine: &Machine, plan: &Plan) -> Vec<Fault> {
         Action::Unbuild(module, _) | Action::Deregister(module) => !is_replaced(module),
         _ => true,
     });
-    notes.chain(installed.chain(removed).filter_map(|step| of_step(machine, step))).collect()
+    notes.chain(installed.chain(removed).filter_map(|step| of_step(machine, facts, step))).collect()
 }
 
-fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
+fn of_step(machine: &Machine, facts: &Facts, step: &Step) -> Option<Fault> {
     let removed = |kernel: Option<&KernelRelease>, module: &ModuleId, problem: String| {
         let fault = Fault::new(kernel, Some(module), problem);
         fault.with_advice("run: dkms autoinstall --pending")
     };
     let fault = match &step.action {
         Action::Build { module, kernel } | Action::Install { module, kernel, .. } => {
-            not_installed(machine, step, module, kernel)
+            not_installed(machine, facts, step, module, kernel)
         }
         Action::Fail { module, kernel: Some(kernel), failure } => {
             let problem = format!("{module}: not installed for {kernel}: {failure}");
@@ -71,7 +71,13 @@ fn of_step(machine: &Machine, step: &Step) -> Option<Fault> {
 }
 
 /// Returns the fault of a module that is not installed, or was built from outdated inputs.
-fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelRelease) -> Fault {
+fn not_installed(
+    machine: &Machine,
+    facts: &Facts,
+    step: &Step,
+    id: &ModuleId,
+    kernel: &KernelRelease,
+) -> Fault {
     let path = KnownFailure::path(&machine.trees, id, kernel, &machine.arch);
     if let Some(failure) = KnownFailure::read(&path) {
         let problem = format!("{id}: failed to build for {kernel}: {}", failure.what);
@@ -84,8 +90,7 @@ fn not_installed(machine: &Machine, step: &Step, id: &ModuleId, kernel: &KernelR
         none if none.is_empty() => format!("{id}: not installed for {kernel}"),
         why => format!("{id}: not up to date for {kernel}: {why}"),
     };
-    let link = machine.trees.installed_link(&id.name, kernel, &machine.arch);
-    let replaces_version = link.is_symlink() && !installing::is_installed(machine, id, kernel);
+    let replaces_version = facts.installed(&id.name, kernel).is_some_and(|old| old != id);
     // `dkms install` refuses to replace a version whose objects are identical.
     let advice = match replaces_version {
         true => format!("run: dkms autoinstall -k {kernel}"),
