@@ -54,7 +54,7 @@ pub(crate) fn obstacle(
     if is_lost {
         return None;
     }
-    let old = file.metadata().map_or(0, |meta| meta.len());
+    let old = image.size(root);
     // mkinitcpio overwrites the old image if necessary. The other generators first write a new file
     // beside the old image.
     let needed = if generator.is_mkinitcpio() { old / 20 } else { old } + MARGIN;

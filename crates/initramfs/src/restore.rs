@@ -119,7 +119,7 @@ impl Assessment<'_> {
         if contents.as_ref().is_some_and(|copy| !copy.is_for(&it.facts.kernel)) {
             return Ok(format!("{error}; not restored: the previous image is for another kernel"));
         }
-        let is_spoilt = !matches!(it.facts.current, CurrentImage::Holds(_));
+        let is_spoilt = it.facts.current.contents().is_none();
         match old.restore(root, is_spoilt || may_overwrite) {
             Ok(()) => {
                 it.facts.current = CurrentImage::Holds(contents.unwrap_or_default());
