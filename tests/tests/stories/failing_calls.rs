@@ -175,9 +175,11 @@ fn trees(root: &Root) -> [Snapshot; 2] {
     let kernel = root.snapshot(&format!("usr/lib/modules/{}", release()));
     [
         tree.without(|path| {
-            [".bin", ".bin/make", ".bin/uname", ".notice", ".pending"].contains(&path)
+            [".bin", ".notice", ".pending"].contains(&path)
                 || path.ends_with("/build")
-                || [".log", ".cache"].iter().any(|top| path.starts_with(top))
+                || [".bin/target", ".bin/running", ".log", ".cache"]
+                    .iter()
+                    .any(|top| path.starts_with(top))
         }),
         kernel.without(|path| path.starts_with("build/")),
     ]

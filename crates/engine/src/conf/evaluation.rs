@@ -24,9 +24,7 @@ pub const DEPRECATED: &str = "dkms_engine::deprecated";
 /// An evaluator for the confs of one machine. All threads share it.
 pub(crate) struct Confs<'a> {
     machine: &'a Machine,
-    /// The directory of the wrapper programs, or `None` if the programs could not be written. All
-    /// programs are written before the first conf is evaluated, since a program cannot be executed
-    /// while it is being written.
+    /// The directory of the wrapper programs, or `None` if it could not be created.
     programs: OnceLock<Option<PathBuf>>,
     /// The failure of each module whose conf timed out. The same failure is returned for all other
     /// kernels, without evaluating the conf again.

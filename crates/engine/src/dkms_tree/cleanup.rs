@@ -66,11 +66,6 @@ pub(crate) fn remove_strays(machine: &Machine) -> Result<(), FileError> {
     }
     remove_module_strays(&trees.dkms, 0)?;
     durable::remove_tree(&trees.workplaces())?;
-    // Without its own mounts, a run already uses this directory for confs.
-    let make_only = trees.make_only_programs();
-    if make_only.exists() && machine.has_own_mounts() {
-        durable::remove_tree(&make_only)?;
-    }
     durable::remove_tree(&trees.sharing_compilers())?;
     // This succeeds only if no work is pending.
     let _ = fs::remove_dir(trees.pending());

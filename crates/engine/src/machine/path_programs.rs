@@ -20,9 +20,9 @@ use crate::os::durable::{self, FileError};
 /// [`FileError`] if the directory or a link cannot be changed.
 pub(crate) fn path_programs(machine: &Machine, names_target: bool) -> Result<PathBuf, FileError> {
     let (dir, names): (_, &[&str]) = if names_target && machine.has_own_mounts() {
-        (machine.trees.build_programs(), &["make", "uname"])
+        (machine.trees.target_programs(), &["make", "uname"])
     } else {
-        (machine.trees.make_only_programs(), &["make"])
+        (machine.trees.running_programs(), &["make"])
     };
     for name in names {
         let link = dir.join(name);

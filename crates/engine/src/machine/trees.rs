@@ -192,18 +192,25 @@ impl Trees {
         self.dkms.join(".lock")
     }
 
-    /// Returns the directory of the wrapper programs: `T/.bin`. It comes first in PATH during
-    /// builds.
+    /// Returns the directory of the wrapper programs: `T/.bin`. Its subdirectories come first in
+    /// PATH during builds.
     #[must_use]
     pub(crate) fn build_programs(&self) -> PathBuf {
         self.dkms.join(".bin")
     }
 
-    /// Returns the directory that contains only the wrapper of make: `T/.bin/make-only`. The next run
-    /// removes it.
+    /// Returns the directory of the programs for builds in which `uname` names the target kernel:
+    /// `T/.bin/target`.
     #[must_use]
-    pub(crate) fn make_only_programs(&self) -> PathBuf {
-        self.build_programs().join("make-only")
+    pub(crate) fn target_programs(&self) -> PathBuf {
+        self.build_programs().join("target")
+    }
+
+    /// Returns the directory of the programs for builds in which `uname` names the running kernel:
+    /// `T/.bin/running`.
+    #[must_use]
+    pub(crate) fn running_programs(&self) -> PathBuf {
+        self.build_programs().join("running")
     }
 
     /// Returns the directory of compiler wrappers that call a launcher: `T/.bin/compilers`.
