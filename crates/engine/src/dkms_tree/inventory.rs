@@ -252,10 +252,9 @@ impl Inventory {
 
 /// Returns the dkms tree if it is not the usual one, as with `--dkmstree`.
 fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
-    let usual = Trees::under(&trees.root).dkms;
     let real = |path: &Path| symlinks::resolve(&trees.root, path).unwrap_or(path.to_owned());
-    let is_usual = trees.dkms == usual || real(&trees.dkms) == real(&usual);
-    (!is_usual).then(|| symlinks::text_for(&trees.root, &real(&trees.dkms)))
+    let (tree, usual) = (real(&trees.dkms), real(&Trees::under(&trees.root).dkms));
+    (tree != usual).then(|| symlinks::text_for(&trees.root, &tree))
 }
 
 /// Replaces each link in the kernel's directory that points into a module's build with a copy of

@@ -184,6 +184,22 @@ fn the_file_exists_only_while_it_lists_objects() {
     assert_eq!(Inventory::read(&trees, &kernel()), inventory);
 }
 
+#[rstest]
+#[case::usual("var/lib/dkms", None)]
+#[case::link_to_the_usual_one("srv/link", None)]
+#[case::unusual("srv/tree", Some("/srv/tree"))]
+fn only_an_unusual_tree_is_named(#[case] tree: &str, #[case] want: Option<&str>) {
+    let (root, mut trees, _) = inventory();
+    for dir in ["var/lib/dkms", "srv/tree"] {
+        fs::create_dir_all(root.path().join(dir)).unwrap();
+    }
+    std::os::unix::fs::symlink("/var/lib/dkms", root.path().join("srv/link")).unwrap();
+    trees.dkms = root.path().join(tree);
+    let mut inventory = Inventory::read(&trees, &kernel());
+    inventory.list(placed("a/1", PATH));
+    assert_eq!(inventory.objects().next().unwrap().tree.as_deref(), want.map(Path::new));
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_kept() {
     let (_root, trees, empty) = inventory();
