@@ -32,3 +32,4 @@ install -Dm644 completion/dkms.fish -t "$share/fish/vendor_completions.d"
 # In the layout of the checkout, so that links between the pages work.
 install -Dm644 ./*.md -t "$share/doc/alpm-dkms"
 install -Dm644 docs/*.md -t "$share/doc/alpm-dkms/docs"
+install -Dm644 docs/pictures/*.svg -t "$share/doc/alpm-dkms/docs/pictures"

@@ -97,8 +97,10 @@ impl DiskMachine {
         let line = format!("console=ttyS0 quiet panic=-1 no_timer_check {words}");
         let (serial, image) = (format!("file:{console}"), self.file("early.img"));
         let disk = format!("file={},if=virtio,format=raw,cache=writeback", self.file("disk"));
-        let mut args =
-            vec!["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "768", "-display", "none"];
+        // On threads of their own, emulated processors sometimes execute an instruction that the
+        // kernel is just patching, and the kernel panics.
+        let mut args = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"];
+        args.extend(["-m", "768", "-display", "none"]);
         args.extend(["-monitor", "none", "-no-reboot", "-nic", "none", "-serial", &serial]);
         args.extend(["-drive", &disk, "-kernel", &kernel, "-initrd", &image, "-append", &line]);
         let program = start("qemu-system-x86_64", &args).within(PATIENCE);
