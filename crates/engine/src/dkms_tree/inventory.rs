@@ -278,7 +278,7 @@ pub(crate) fn detach_links(
     for placed in Inventory::read(trees, kernel).of(id) {
         let link = trees.kernel(kernel).join(&placed.path);
         let Ok(target) = symlinks::resolve(&trees.root, &link) else { continue };
-        if !link.is_symlink() || !target.starts_with(&built) {
+        if !target.starts_with(&built) {
             continue;
         }
         let name = link.file_name().unwrap_or_default().display();

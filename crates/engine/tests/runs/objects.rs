@@ -219,6 +219,18 @@ fn linked_object_changes_only_when_the_new_build_is_installed(
 }
 
 #[test]
+fn a_build_does_not_change_a_link_to_another_file() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    assert_clean(&fixture.install());
+    fs::rename(fixture.root.at(PLACED), fixture.root.at("srv-foo.ko")).unwrap();
+    fixture.root.link(PLACED, "/srv-foo.ko");
+    fixture.root.write("usr/src/foo-1.0/foo.c", "/* 2 */\nMODULE_VERSION(\"1.0\");\n");
+    assert_clean(&fixture.command(Verb::Build, "foo/1.0"));
+    assert!(fixture.root.at(PLACED).is_symlink());
+}
+
+#[test]
 fn linked_object_stays_if_the_compressed_one_is_not_installed() {
     let mut fixture = Fixture::new();
     fixture.root.kernel(K1).headers().compressed("gz");
