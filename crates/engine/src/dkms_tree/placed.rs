@@ -185,3 +185,33 @@ pub(crate) fn other_compressions(path: &str) -> Vec<String> {
     let all = Compression::ALL.map(|kind| format!("{}{}", slot(path), kind.suffix()));
     all.into_iter().filter(|other| other != path).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::placed(Some("4096 1.000000000 1764500000.123456789 77"), Some(1_764_500_000))]
+    #[case::only_intended(None, None)]
+    #[case::in_another_format(Some("4096 1.000000000 today 77"), None)]
+    fn the_time_of_placing_is_the_change_time(
+        #[case] stat: Option<&str>,
+        #[case] want: Option<u64>,
+    ) {
+        let object = BuiltObject {
+            name: "a.ko".into(),
+            digest: Digest::of_bytes(b""),
+            location: "updates/dkms".into(),
+            built_for: None,
+        };
+        let module = "a/1".parse().unwrap();
+        let placed = Placed {
+            stat: stat.map(str::to_owned),
+            ..Placed::intended(&module, &Arch::of_this_machine(), &object, None)
+        };
+        let want = want.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(placed.placed_at(), want);
+    }
+}

@@ -10,6 +10,7 @@ use dkms_engine::facts::{self, Scope, Subjects};
 use dkms_engine::machine::Transaction;
 use dkms_engine::plan::{self, Request};
 use dkms_engine::report::{Event, Watch};
+use rstest::rstest;
 
 use crate::fixture::{Fixture, K1, K2, assert_clean, kernel};
 
@@ -103,6 +104,16 @@ fn requested_work_is_recorded_before_the_first_step() {
     assert_eq!(entries.len(), kinds.len(), "{entries:?}");
     assert!(entries.iter().zip(kinds).all(|(name, kind)| name.starts_with(kind)), "{entries:?}");
     assert!(fixture.pending().iter().all(|work| matches!(work, PendingWork::Image { .. })));
+}
+
+#[rstest]
+#[case::source(subjects(&["foo-2.0"], &[]))]
+#[case::kernel(subjects(&[], &["7.3"]))]
+fn a_source_or_kernel_alone_is_recorded(#[case] arrived: Subjects) {
+    let fixture = installed();
+    upgrade(&fixture);
+    let entries = fixture.entries_during(&request(arrived, Subjects::default()));
+    assert!(entries.len() == 1 && entries[0].starts_with("transaction-"), "{entries:?}");
 }
 
 #[test]
