@@ -114,10 +114,9 @@ impl Placed {
         if found != Condition::Missing {
             return;
         }
-        let other = other_compressions(&self.path).into_iter().find(|path| {
-            let file = dir.join(path);
-            file.is_file() && self.compare(machine, kernel, &file) == Condition::Resigned
-        });
+        let is_it =
+            |path: &String| self.compare(machine, kernel, &dir.join(path)) == Condition::Resigned;
+        let other = other_compressions(&self.path).into_iter().find(is_it);
         if let Some(other) = other {
             self.stat = stat_of(&machine.trees, &dir.join(&other));
             self.condition = Condition::Resigned;
