@@ -1,9 +1,10 @@
 //! Tests of the scripts of modules and of the administrator's commands.
 
+use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::Verb;
 use rstest::rstest;
 
-use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed};
+use crate::fixture::{BUILT, Fixture, K1, PLACED, assert_clean, assert_failed, id, kernel};
 
 #[test]
 fn failing_post_add_sets_the_exit_code_but_the_module_is_added() {
@@ -140,4 +141,32 @@ fn post_transaction_runs_only_after_a_change() {
     fixture.root.remove("var/lib/dkms/post_transaction.log");
     assert_clean(&fixture.sync(&["foo-1.0"], &[K1]));
     assert!(!fixture.root.exists("var/lib/dkms/post_transaction.log"), "it ran without a change");
+}
+
+/// A script's parent is this process only without confinement. No other test may listen for
+/// signals, since it would receive these too.
+#[test]
+fn script_that_a_signal_interrupts_runs_again() {
+    let (module, kernel) = (id("foo/1.0"), kernel(K1));
+    let install = PendingWork::Install { module: module.clone(), kernel: kernel.clone() };
+    let uninstall = PendingWork::Uninstall { module, kernel };
+    for (directive, verb, work) in
+        [("POST_INSTALL", Verb::Install, install), ("POST_REMOVE", Verb::Uninstall, uninstall)]
+    {
+        let mut fixture = Fixture { without_privileges: true, ..Fixture::new() };
+        let script = "[ -e ROOT/stop ] || exec touch ROOT/done; kill -TERM $PPID; sleep 9";
+        let root = fixture.root.path().to_str().unwrap().to_owned();
+        fixture.script(directive, &script.replace("ROOT", &root));
+        if verb == Verb::Uninstall {
+            assert_clean(&fixture.install());
+        }
+        fixture.root.write("stop", "");
+        fixture.change = |machine| machine.tools.stop.listen().unwrap();
+        assert!(fixture.command(verb, "foo/1.0").interrupted.is_some());
+        let pending = PendingList::of(&fixture.machine().trees).read();
+        assert!(pending.contains(&work), "{pending:?}");
+        fixture.root.remove("stop");
+        assert_clean(&fixture.sync(&[], &[]));
+        assert!(fixture.root.exists("done"));
+    }
 }
