@@ -51,6 +51,18 @@ fn script_of_the_administrator_replaces_that_of_the_module() {
 }
 
 #[test]
+fn post_remove_of_a_removed_version_runs_after_the_upgrade() {
+    let mut fixture = Fixture::new();
+    let log = fixture.root.at("removed");
+    fixture.script("POST_REMOVE", &format!("echo $module_version >> {}", log.display()));
+    assert_clean(&fixture.sync(&["foo-1.0"], &[]));
+    fixture.root.remove("usr/src/foo-1.0");
+    fixture.root.source("foo", "2.0");
+    assert_clean(&fixture.sync(&["foo-1.0", "foo-2.0"], &[]));
+    assert_eq!(fixture.root.read("removed"), "1.0\n");
+}
+
+#[test]
 fn post_build_can_add_files_to_the_new_build() {
     let mut fixture = Fixture::new();
     fixture.script("PRE_BUILD", "echo before");
