@@ -87,13 +87,6 @@ impl<'a> RunPending<'a> {
         report: &Report,
     ) -> Vec<String> {
         let mut problems = Vec::new();
-        if report
-            .finished
-            .iter()
-            .any(|done| done.step.action == Action::Leave && done.outcome == Outcome::Done)
-        {
-            return problems;
-        }
         let left = Unfinished::of(report, &self.pending.attempts());
         for work in &self.plan.notes_pending {
             let finished = self.plan.finishes.contains(work) && !self.is_still_pending(work, &left);

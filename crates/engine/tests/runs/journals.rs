@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use dkms_engine::act;
 use dkms_engine::dkms_tree::{Operation, PendingList, PendingWork, record_in_journal};
-use dkms_engine::facts::{self, Scope, Subjects};
+use dkms_engine::facts::{self, OwnTransaction, Scope, Subjects};
 use dkms_engine::machine::Transaction;
 use dkms_engine::plan::{self, Request};
 use dkms_engine::report::{Event, Watch};
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, K2, assert_clean, kernel};
+use crate::fixture::{Fixture, K1, K2, assert_clean, kernel, sync};
 
 /// The kinds of entries, such as `transaction`, that were in `T/.pending` during a run.
 struct Entries {
@@ -133,6 +133,47 @@ fn work_in_a_journal_is_not_recorded_again() {
     assert!(!fixture.root.listing("var/lib/dkms").contains("journal-"), "it is settled");
 }
 
+/// A later hook of the same transaction regenerates the images.
+#[rstest]
+#[case::own_with_images(true, true)]
+#[case::own_without_images(true, false)]
+#[case::another_with_images(false, true)]
+fn a_settled_journal_stays_only_while_images_are_pending(
+    #[case] is_own: bool,
+    #[case] has_images: bool,
+) {
+    let mut fixture = installed();
+    if has_images {
+        fixture.change = |machine| machine.images = true;
+    }
+    let (old, new) = ("usr/src/foo-1.0/dkms.conf", "usr/src/foo-2.0/dkms.conf");
+    let trees = fixture.machine().trees;
+    let transaction = Transaction::of_this_hook(&trees);
+    if is_own {
+        let record = |operation, path: &str| {
+            record_in_journal(&trees, &transaction, operation, [path.to_owned()]).unwrap();
+        };
+        record(Operation::Arriving, new);
+        record(Operation::Departing, old);
+    } else {
+        fixture.record(&[new], &[old]);
+    }
+    fixture.root.remove("usr/src/foo-1.0");
+    fixture.root.source("foo", "2.0");
+    let package = "var/lib/pacman/local/foo-2.0-1";
+    fixture.root.write(format!("{package}/desc"), "%NAME%\nfoo\n");
+    fixture.root.write(format!("{package}/files"), format!("%FILES%\n{new}\n"));
+    let own = is_own.then_some(OwnTransaction { transaction, is_completed: true });
+    let machine = fixture.machine();
+    let facts = facts::read(&machine, &Scope { own, ..Scope::default() });
+    let plan = plan::make(&sync(&[], &[]), &facts).unwrap();
+    assert_clean(&act::carry_out(&plan, &facts, &machine, &mut fixture.output));
+    assert!(fixture.installed(K1, "foo.ko"), "{}", fixture.tree());
+    assert_eq!(!fixture.pending().is_empty(), has_images);
+    let tree = fixture.root.listing("var/lib/dkms");
+    assert_eq!(tree.contains("journal-"), is_own && has_images, "{tree}");
+}
+
 #[test]
 fn work_in_a_known_entry_is_not_recorded_again() {
     let fixture = installed();
@@ -143,6 +184,14 @@ fn work_in_a_known_entry_is_not_recorded_again() {
     let arrived = subjects(&["foo-2.0"], &["7.3"]);
     let entries = fixture.entries_during(&request(arrived, Subjects::default()));
     assert_eq!(entries.len(), 1, "{entries:?}");
+    // So does an entry for the source alone.
+    let fixture = installed();
+    upgrade(&fixture);
+    let known = PendingWork::Source("foo-2.0".to_owned());
+    PendingList::of(&fixture.machine().trees).write(&known).unwrap();
+    let arrived = subjects(&["foo-2.0"], &[]);
+    let entries = fixture.entries_during(&request(arrived, Subjects::default()));
+    assert!(entries.len() == 1 && entries[0].starts_with("source-"), "{entries:?}");
     // An entry for other sources and kernels does not count.
     let fixture = installed();
     upgrade(&fixture);
