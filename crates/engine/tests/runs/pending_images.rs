@@ -4,7 +4,7 @@ use dkms_engine::dkms_tree::{PendingList, PendingWork};
 use dkms_engine::plan::Verb;
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, K2, assert_clean, id, kernel};
+use crate::fixture::{Fixture, K1, K2, assert_clean, assert_failed, id, kernel};
 
 fn fixture() -> Fixture {
     let mut fixture = Fixture::new();
@@ -27,6 +27,16 @@ fn images(fixture: &Fixture) -> Vec<(String, String)> {
         _ => None,
     };
     list(fixture).read().into_iter().filter_map(image).collect()
+}
+
+/// The object is in place when the link to the installed version cannot be created.
+#[test]
+fn images_stay_pending_if_an_installation_fails_after_placing() {
+    let mut fixture = fixture();
+    fixture.root.write(format!("var/lib/dkms/foo/kernel-{K1}-x86_64/file"), "");
+    assert_failed(&fixture.command(Verb::Install, "foo/1.0"), 1);
+    assert!(fixture.installed(K1, "foo.ko"));
+    assert_eq!(images(&fixture), [(K1.to_owned(), "foo".to_owned())]);
 }
 
 #[test]
