@@ -7,7 +7,7 @@ use dkms_engine::os::process::{Environment, Program};
 use dkms_engine::plan::Verb;
 use rstest::rstest;
 
-use crate::fixture::{Fixture, K1, K2, assert_clean, id, kernel, sync};
+use crate::fixture::{Fixture, K1, K2, assert_clean, assert_failed, id, kernel, sync};
 
 fn list(fixture: &Fixture) -> PendingList {
     PendingList::of(&fixture.machine().trees)
@@ -113,6 +113,21 @@ impl Drop for ReadOnly {
     fn drop(&mut self) {
         let _ = Program::new("umount", &Environment::fixed()).arg(&self.0).run();
     }
+}
+
+#[test]
+#[ignore = "needs root: run make unit"]
+fn failed_removal_stays_pending() {
+    let mut fixture = fixture();
+    let removal = PendingWork::Remove(id("foo/1.0"));
+    list(&fixture).write(&removal).unwrap();
+    let read_only = ReadOnly::new(&fixture.root.at("var/lib/dkms/foo/1.0"));
+    assert_failed(&fixture.sync(&[], &[]), 1);
+    assert_eq!(list(&fixture).read(), [removal]);
+    drop(read_only);
+    assert_clean(&fixture.sync(&[], &[]));
+    assert_eq!(list(&fixture).read(), []);
+    assert!(!fixture.root.exists("var/lib/dkms/foo"), "{}", fixture.tree());
 }
 
 #[rstest]

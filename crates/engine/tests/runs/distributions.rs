@@ -4,15 +4,22 @@ use dkms_engine::plan::Verb;
 
 use crate::fixture::{BUILT, Fixture, K1, assert_clean};
 
-#[test]
-fn weak_modules_is_called_with_the_objects_on_red_hat() {
-    let mut fixture = Fixture::new();
+/// A machine with Red Hat's `weak-modules`, which records its calls in the file `called`, and with
+/// the source of foo/1.0, whose dkms.conf contains `line`.
+fn red_hat(line: &str) -> Fixture {
+    let fixture = Fixture::new();
     fixture.root.write("etc/os-release", "ID=rhel\n");
-    fixture.root.source("foo", "1.0");
+    fixture.root.source("foo", "1.0").conf_line(line);
     fixture.root.executable(
         "usr/sbin/weak-modules",
         "#!/bin/sh\n{ echo \"$*\"; cat; } >>\"${0%/usr/*}/called\"\n",
     );
+    fixture
+}
+
+#[test]
+fn weak_modules_is_called_with_the_objects_on_red_hat() {
+    let mut fixture = red_hat("");
     assert_clean(&fixture.install());
     assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
     let root = fixture.root.path().display().to_string();
@@ -22,6 +29,14 @@ fn weak_modules_is_called_with_the_objects_on_red_hat() {
         called,
         format!("--no-initramfs --add-modules\n{object}--no-initramfs --remove-modules\n{object}")
     );
+}
+
+#[test]
+fn weak_modules_is_not_called_if_the_module_forbids_it() {
+    let mut fixture = red_hat("NO_WEAK_MODULES=Yes");
+    assert_clean(&fixture.install());
+    assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
+    assert!(!fixture.root.exists("called"));
 }
 
 #[test]
