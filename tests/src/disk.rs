@@ -97,8 +97,8 @@ impl DiskMachine {
         let line = format!("console=ttyS0 quiet panic=-1 no_timer_check {words}");
         let (serial, image) = (format!("file:{console}"), self.file("early.img"));
         let disk = format!("file={},if=virtio,format=raw,cache=writeback", self.file("disk"));
-        // On threads of their own, emulated processors sometimes execute an instruction that the
-        // kernel is just patching, and the kernel panics.
+        // If each emulated processor has its own thread, one sometimes executes an instruction
+        // while the kernel is patching it, and the kernel panics.
         let mut args = vec!["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"];
         args.extend(["-m", "768", "-display", "none"]);
         args.extend(["-monitor", "none", "-no-reboot", "-nic", "none", "-serial", &serial]);

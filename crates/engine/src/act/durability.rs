@@ -17,8 +17,8 @@ use crate::report::Report;
 /// depmod, which are already synced.
 ///
 /// # Errors
-/// [`FileError`] at the first file or directory that cannot be synced. The work of the run must
-/// then stay pending.
+/// [`FileError`] if a file or directory cannot be synced. The work of the run must then stay
+/// pending.
 pub(super) fn sync(machine: &Machine, report: &Report) -> Result<(), FileError> {
     let mut changes = Changes { machine, unsynced: Unsynced::default() };
     let actions = || report.finished.iter().map(|finished| &finished.step.action);
@@ -83,8 +83,8 @@ impl Changes<'_> {
         self.unsynced.add_dir(self.machine.trees.version(module));
     }
 
-    /// Adds the directories of a module's objects in the kernel's directory, and the directory of
-    /// the link that marks a version as installed.
+    /// Adds the inventory, the directories of a module's objects in the kernel's directory, and the
+    /// directory of the link that marks a version as installed.
     fn add_objects(&mut self, module: &ModuleId, kernel: &KernelRelease) {
         let trees = &self.machine.trees;
         let dir = trees.kernel(kernel);

@@ -43,7 +43,7 @@ impl<'a> Installer<'a> {
     }
 
     /// Installs the module `new` in place of `replaces`, the installed version. Runs the scripts of
-    /// the new version, and those of a departing one. Returns [`Outcome::Declined`] if the kernel
+    /// the new version, and POST_REMOVE of the old one if its source has been removed. Returns [`Outcome::Declined`] if the kernel
     /// has the same or a newer module.
     pub(super) fn install(
         &mut self,
@@ -98,7 +98,7 @@ impl<'a> Installer<'a> {
         Ok(Outcome::Done)
     }
 
-    /// Returns true if the source of a version that is replaced has been removed. As in dkms, a
+    /// Returns true if the source of the replaced version `old` has been removed. As in dkms, a
     /// version with a source stays built, and its POST_REMOVE script does not run.
     fn departs(&self, old: &ModuleId) -> bool {
         self.facts.modules.get(old).is_none_or(|old| old.source_is_absent)
@@ -292,8 +292,8 @@ fn not_removed(path: &Path, module: &ModuleId) -> String {
 }
 
 /// Runs the script in `value`, which is the value of `directive`. The script runs in the module's
-/// source directory or, if the source has been removed, in the kept copy. A trial run leaves the
-/// script out.
+/// source directory or, if the source has been removed, in the copy that alpm-dkms keeps. A trial
+/// run skips the script.
 pub(super) fn run_script(
     machine: &Machine,
     module: &ModuleId,

@@ -110,7 +110,7 @@ impl<'a> RunPending<'a> {
 
     /// Returns true if `work` was not pending before, and a step that the user requested by name
     /// has failed to do it. Such work is not kept pending, because the user has seen the failure.
-    /// Also returns true for an uninstallation that failed after a source or kernel was removed,
+    /// Also returns true for a failed uninstallation that the removal of a source or kernel caused,
     /// because the removal itself stays pending.
     fn is_refused(&self, work: &PendingWork, report: &Report) -> bool {
         let of_work = |step: &Step| step.action.pending_work().as_ref() == Some(work);

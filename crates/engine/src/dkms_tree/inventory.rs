@@ -22,8 +22,8 @@ use crate::os::symlinks;
 /// The name of the inventory in a kernel's directory. Names that start with it belong to alpm-dkms.
 pub(crate) const INVENTORY: &str = ".dkms-inventory";
 
-/// The suffix for the file name of an inventory in another format. Such a file is kept but not
-/// used.
+/// The suffix for the file name of an inventory that cannot be read or has another format. Such a
+/// file is kept but not used.
 const UNREAD: &str = ".unread";
 
 /// The version of the file format.
@@ -31,12 +31,12 @@ const FORMAT: u32 = 1;
 
 /// The objects that alpm-dkms has placed in the directory of one kernel.
 ///
-/// Two modules can contain the same object. The inventory then lists both objects, and the one that
-/// is listed last is in place.
+/// Two modules can each contain an object with the same path. The inventory then lists both, and
+/// the one that is listed last is in place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     dir: PathBuf,
-    /// The dkms tree of the run, if it is not the usual one.
+    /// The dkms tree of the run; `None` for the default tree.
     tree: Option<PathBuf>,
     objects: Vec<Placed>,
     /// Whether the file exists but cannot be read or has another format.
@@ -59,12 +59,12 @@ struct AnyFormat {
 impl Inventory {
     /// Reads the inventory of a kernel.
     ///
-    /// Without a file the inventory is empty. A file in another format is ignored, but kept when
-    /// the inventory is written. Its objects count as not listed, so alpm-dkms does not remove
-    /// them.
+    /// Without a file the inventory is empty. A file that cannot be read or has another
+    /// format is ignored, but kept under another name when the inventory is written. Its objects
+    /// count as not listed, so alpm-dkms does not remove them.
     #[must_use]
     pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
-        let (dir, tree) = (trees.kernel(kernel), unusual_tree(trees));
+        let (dir, tree) = (trees.kernel(kernel), other_tree(trees));
         let path = dir.join(INVENTORY);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -89,7 +89,7 @@ impl Inventory {
 
     /// Writes the inventory, or removes the file if there are no objects.
     ///
-    /// The file is synced at the end of the run. If a power cut undoes or damages it earlier, the
+    /// The file is synced at the end of the run. If a power cut loses or damages it before that, the
     /// installation is still pending, and the objects are recognised by their digests.
     ///
     /// # Errors
@@ -135,13 +135,13 @@ impl Inventory {
         self.objects.iter().filter(|object| object.tree == self.tree)
     }
 
-    /// Returns the object that is in place at `path`. Ignores the suffix of the compression.
+    /// Returns the object that is in place at `path`. Ignores the compression suffix.
     pub(crate) fn top(&self, path: &str) -> Option<&Placed> {
         self.objects.iter().rfind(|object| slot(&object.path) == slot(path))
     }
 
     /// Returns the object at `path` that belongs to any version of the module `name`. Ignores the
-    /// suffix of the compression.
+    /// compression suffix.
     pub(crate) fn of_module_at(&self, name: &ModuleName, path: &str) -> Option<&Placed> {
         let is_it = |it: &&Placed| it.module.name == *name && slot(&it.path) == slot(path);
         self.objects.iter().rfind(is_it)
@@ -250,15 +250,16 @@ impl Inventory {
     }
 }
 
-/// Returns the dkms tree if it is not the usual one, as with `--dkmstree`.
-fn unusual_tree(trees: &Trees) -> Option<PathBuf> {
+/// Returns the dkms tree, as set with `--dkmstree`, or `None` if it is the default one.
+fn other_tree(trees: &Trees) -> Option<PathBuf> {
     let real = |path: &Path| symlinks::resolve(&trees.root, path).unwrap_or(path.to_owned());
-    let (tree, usual) = (real(&trees.dkms), real(&Trees::under(&trees.root).dkms));
-    (tree != usual).then(|| symlinks::text_for(&trees.root, &tree))
+    let (tree, default) = (real(&trees.dkms), real(&Trees::under(&trees.root).dkms));
+    (tree != default).then(|| symlinks::text_for(&trees.root, &tree))
 }
 
-/// Replaces each link in the kernel's directory that points into a module's build with a copy of
-/// the file. With the setting `symlink_modules`, an installation creates such links.
+/// Replaces each link in the kernel's directory that points into the build of the module `id` with
+/// the file itself: a hard link or, if that fails, a copy. With the setting `symlink_modules`, an
+/// installation creates such links.
 ///
 /// Call this function before the build changes: the kernel's modules must not change until the new
 /// build is installed.

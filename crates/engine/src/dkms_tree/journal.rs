@@ -62,7 +62,8 @@ pub(crate) enum Before {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalPath {
     pub(crate) before: Before,
-    /// The installed package that owned the path, if any.
+    /// The installed package that owned a departing path, if known. Always `None` for an arriving
+    /// path.
     pub(crate) package: Option<String>,
 }
 
@@ -115,8 +116,8 @@ pub fn record(
     };
     let name = format!("{PREFIX}{}-{}.toml", transaction.short_name(), operation.name());
     let path = trees.pending().join(name);
-    // This hook does not take the lock, so a run that holds the lock may remove the unfinished
-    // file. Such a run removes files only once, so one retry is enough.
+    // This hook does not take the lock, so a run that holds the lock may remove the temporary
+    // file that is being written here. Such a run removes files only once, so one retry is enough.
     toml_file::write(&path, &file).or_else(|_| toml_file::write(&path, &file))
 }
 
@@ -195,7 +196,7 @@ impl Journal {
         self.arriving.is_empty() && self.departing.is_empty()
     }
 
-    /// Deletes the journal, and the directory of pending work once it is empty.
+    /// Deletes the journal, and then the directory of pending work if it is empty.
     ///
     /// # Errors
     /// [`FileError`] if a file cannot be deleted.
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn only_complete_journals_are_read() {
+    fn only_files_with_the_name_of_a_journal_are_read() {
         let (_root, trees) = trees();
         let transaction = Transaction::of_this_hook(&trees);
         record(&trees, &transaction, Operation::Departing, [OLD.to_owned()]).unwrap();
@@ -309,6 +310,6 @@ mod tests {
             fs::copy(&journal.files[0], trees.pending().join(other)).unwrap();
         }
         assert_eq!(Journal::read_all(&trees), std::slice::from_ref(journal));
-        assert!(!journal.is_closed(), "it lists what departs");
+        assert!(!journal.is_closed(), "it lists departing paths");
     }
 }

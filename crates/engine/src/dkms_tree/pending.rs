@@ -108,13 +108,13 @@ impl PendingWork {
         }
     }
 
-    /// Returns the entry of the installation of a module for a kernel.
+    /// Returns the entry for installing a module for a kernel.
     #[must_use]
     pub(crate) fn install(module: &ModuleId, kernel: &KernelRelease) -> Self {
         Self::Install { module: module.clone(), kernel: kernel.clone() }
     }
 
-    /// Returns the entry of the uninstallation of a module from a kernel.
+    /// Returns the entry for uninstalling a module from a kernel.
     #[must_use]
     pub(crate) fn uninstall(module: &ModuleId, kernel: &KernelRelease) -> Self {
         Self::Uninstall { module: module.clone(), kernel: kernel.clone() }
@@ -176,10 +176,10 @@ impl PendingFile {
         path.exists() && toml_file::read::<Self>(path).is_some_and(|file| file.format == FORMAT)
     }
 
-    /// Returns the pending work, or `None` if the file has another format. Such a file is kept.
+    /// Returns the pending work, or `None` if the format is unknown. Such a file is kept.
     ///
-    /// Also returns `None` for removals in format 1, which recorded a removal before it was certain
-    /// that the transaction would complete.
+    /// Also returns `None` for removals and uninstallations in format 1, which were recorded before
+    /// it was certain that the transaction would complete.
     fn work(self) -> Option<PendingWork> {
         self.entry().map(|(work, _)| work)
     }

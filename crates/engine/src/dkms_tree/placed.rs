@@ -22,7 +22,7 @@ pub struct Placed {
     /// The module that contains the object.
     pub module: ModuleId,
     pub(crate) arch: Arch,
-    /// The dkms tree of the module's build, if it is not the usual one.
+    /// The dkms tree of the module's build; `None` for the default tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tree: Option<PathBuf>,
     /// The digest of the object in the module's build.
@@ -33,7 +33,8 @@ pub struct Placed {
     /// The digest of the certificate with which the object is signed; `None` if it is not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signer: Option<Digest>,
-    /// The stat signature of the file; `None` until the object has been placed.
+    /// The stat signature of the file; `None` if the object has not been placed yet or if its file
+    /// is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stat: Option<String>,
     pub(crate) condition: Condition,
@@ -85,9 +86,9 @@ impl Placed {
         }
     }
 
-    /// Returns the time at which the object was placed: the change time that the file had then.
-    ///
-    /// The file's current change time can be later, for example because a backup has been restored.
+    /// Returns the change time that the file had when it was last compared with the object, or
+    /// `None` if it has not been placed or was missing. This is the time of placing unless the file
+    /// has changed since.
     #[must_use]
     pub fn placed_at(&self) -> Option<SystemTime> {
         let changed = self.stat.as_ref()?.split(' ').nth(2)?;
@@ -172,7 +173,7 @@ pub(super) fn stat_of(trees: &Trees, path: &Path) -> Option<String> {
     })
 }
 
-/// Returns an object's path without `.ko` and the suffix of the compression. If several files
+/// Returns an object's path without `.ko` and the compression suffix. If several files
 /// differ only in these suffixes, depmod accepts only one of them.
 pub(crate) fn slot(path: &str) -> &str {
     let suffix = Compression::ALL.into_iter().find_map(|kind| path.strip_suffix(kind.suffix()));

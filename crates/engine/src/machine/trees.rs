@@ -192,8 +192,8 @@ impl Trees {
         self.dkms.join(".lock")
     }
 
-    /// Returns the directory of the wrapper programs: `T/.bin`. Its subdirectories come first in
-    /// PATH during builds.
+    /// Returns the directory of the wrapper programs: `T/.bin`. During a build, some of its
+    /// subdirectories come first in PATH.
     #[must_use]
     pub(crate) fn build_programs(&self) -> PathBuf {
         self.dkms.join(".bin")

@@ -184,7 +184,7 @@ fn work_in_a_known_entry_is_not_recorded_again() {
     let arrived = subjects(&["foo-2.0"], &["7.3"]);
     let entries = fixture.entries_during(&request(arrived, Subjects::default()));
     assert_eq!(entries.len(), 1, "{entries:?}");
-    // So does an entry for the source alone.
+    // An entry for the source alone also counts.
     let fixture = installed();
     upgrade(&fixture);
     let known = PendingWork::Source("foo-2.0".to_owned());

@@ -29,7 +29,7 @@ fn images(fixture: &Fixture) -> Vec<(String, String)> {
     list(fixture).read().into_iter().filter_map(image).collect()
 }
 
-/// The object is in place when the link to the installed version cannot be created.
+/// The object is already in place when creating the link to the installed version fails.
 #[test]
 fn images_stay_pending_if_an_installation_fails_after_placing() {
     let mut fixture = fixture();

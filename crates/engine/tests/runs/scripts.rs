@@ -155,8 +155,8 @@ fn post_transaction_runs_only_after_a_change() {
     assert!(!fixture.root.exists("var/lib/dkms/post_transaction.log"), "it ran without a change");
 }
 
-/// A script's parent is this process only without confinement. No other test may listen for
-/// signals, since it would receive these too.
+/// Only without confinement is this process the script's parent. No other test in this program may
+/// listen for signals, because it would receive those that are sent here.
 #[test]
 fn script_that_a_signal_interrupts_runs_again() {
     let (module, kernel) = (id("foo/1.0"), kernel(K1));

@@ -185,10 +185,10 @@ fn the_file_exists_only_while_it_lists_objects() {
 }
 
 #[rstest]
-#[case::usual("var/lib/dkms", None)]
-#[case::link_to_the_usual_one("srv/link", None)]
-#[case::unusual("srv/tree", Some("/srv/tree"))]
-fn only_an_unusual_tree_is_named(#[case] tree: &str, #[case] want: Option<&str>) {
+#[case::default("var/lib/dkms", None)]
+#[case::link_to_the_default("srv/link", None)]
+#[case::another("srv/tree", Some("/srv/tree"))]
+fn only_another_tree_than_the_default_is_named(#[case] tree: &str, #[case] want: Option<&str>) {
     let (root, mut trees, _) = inventory();
     for dir in ["var/lib/dkms", "srv/tree"] {
         fs::create_dir_all(root.path().join(dir)).unwrap();
