@@ -130,6 +130,19 @@ fn failed_removal_stays_pending() {
     assert!(!fixture.root.exists("var/lib/dkms/foo"), "{}", fixture.tree());
 }
 
+#[test]
+#[ignore = "needs root: run make unit"]
+fn source_that_cannot_be_added_stays_pending() {
+    let mut fixture = fixture();
+    fixture.root.dir("var/lib/dkms/bar");
+    let read_only = ReadOnly::new(&fixture.root.at("var/lib/dkms/bar"));
+    assert_failed(&fixture.sync(&["bar-1.0"], &[]), 1);
+    assert!(list(&fixture).read().contains(&PendingWork::Source("bar-1.0".into())));
+    drop(read_only);
+    assert_clean(&fixture.sync(&[], &[]));
+    assert!(fixture.installed(K1, "bar.ko") && list(&fixture).read().is_empty());
+}
+
 #[rstest]
 #[ignore = "needs root: run make unit"]
 fn refused_command_leaves_nothing_pending(
