@@ -147,7 +147,7 @@ impl Planner<'_> {
         for kernel in module.pairs.keys() {
             let installed = facts.is_installed_or_placed(id, kernel);
             match self.successor(id, kernel, gone) {
-                Successor::Missing if installed && facts.is_alive(kernel) => {
+                Successor::Missing if installed && !facts.is_gone(kernel) => {
                     self.note(Note::Kept { module: id.clone(), kernel: kernel.clone() });
                     kept = true;
                 }

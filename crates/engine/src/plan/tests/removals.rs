@@ -138,6 +138,19 @@ fn old_version_stays_installed_if_the_new_one_is_excluded() {
     assert!(!plan.finishes.contains(&PendingWork::DepartedSource("zfs-2.3".into())));
 }
 
+/// Modules are not installed through a link, so nothing may be removed through it either.
+#[test]
+fn old_version_stays_installed_for_a_kernel_that_is_a_link() {
+    let mut machine = TestMachine::new(&[K1]).module("zfs/2.3").module("zfs/2.4");
+    machine = machine.installed("zfs/2.3", K1).gone("zfs/2.3");
+    machine.0.kernels.remove(&kernel(K1));
+    machine.0.kernel_links.insert(kernel(K1));
+    let plan = machine.sync(&["zfs-2.3", "zfs-2.4"], &[]);
+    let kept = Note::Kept { module: id("zfs/2.3"), kernel: kernel(K1) };
+    assert!(plan.notes.contains(&kept), "{plan}");
+    assert!(!plan.to_string().contains("uninstall"), "{plan}");
+}
+
 #[test]
 fn source_missing_without_a_transaction_is_only_noted() {
     let machine =
