@@ -59,6 +59,11 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
+    /// Returns true if the file is not what was placed, so that it may belong to a package.
+    pub(crate) fn is_changed(self) -> bool {
+        matches!(self, Self::Resigned | Self::Other | Self::Damaged)
+    }
+
     /// Returns true if the object has to be placed again.
     pub(crate) fn needs_repair(self) -> bool {
         matches!(self, Self::Intended | Self::Damaged | Self::Missing)

@@ -92,6 +92,11 @@ fn refuse(object: &BuiltObject, by: Option<String>, why: String, by_dkms: bool) 
     Choice::Refuse(Refused { object, by_dkms })
 }
 
+fn of_package(object: &BuiltObject, file: &Path, package: &str) -> Choice {
+    let why = format!("{} belongs to the package {package}", file.display());
+    refuse(object, Some(object.path()), why, false)
+}
+
 struct Chooser<'a> {
     new: &'a BuiltModule<'a>,
     inventory: &'a Inventory,
@@ -145,6 +150,11 @@ impl Chooser<'_> {
         let mut top = top.clone();
         top.examine(machine, kernel, dir);
         let file = dir.join(&top.path);
+        if top.condition.is_changed()
+            && let Some(package) = owner_of(&machine.trees, &file)
+        {
+            return of_package(object, &file, &package);
+        }
         match top.condition {
             Condition::Resigned | Condition::Other if is_forced => Choice::Place,
             Condition::Resigned | Condition::Other if self.is_same(object, &file) => Choice::Keep,
@@ -158,14 +168,12 @@ impl Chooser<'_> {
     /// Returns the choice for an object at whose path alpm-dkms has placed nothing.
     fn beside_unlisted(&self, object: &BuiltObject) -> Choice {
         let BuiltModule { machine, .. } = *self.new;
-        let path = object.path();
-        let file = self.inventory.dir().join(&path);
+        let file = self.inventory.dir().join(object.path());
         if file.symlink_metadata().is_err() {
             return Choice::Place;
         }
         if let Some(package) = owner_of(&machine.trees, &file) {
-            let why = format!("{} belongs to the package {package}", file.display());
-            return refuse(object, Some(path), why, false);
+            return of_package(object, &file, &package);
         }
         let is_forced = machine.options.force_install;
         if !is_forced && self.is_same(object, &file) { Choice::Keep } else { Choice::Place }

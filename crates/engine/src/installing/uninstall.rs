@@ -68,10 +68,14 @@ pub(super) fn remove_files(
         let tree = symlinks::text_for(&trees.root, &trees.module(&object.module.name));
         // If an object was never placed, the object of another version may still be at its path. In
         // the directory of a removed kernel, only files of packages are kept.
-        let is_foreign = matches!(object.condition, Condition::Other | Condition::Intended)
-            && file.exists()
+        let is_owned = || owner_of(trees, &file).is_some();
+        let is_foreign = file.exists()
             && !points_below(&file, &tree)
-            && (is_alive || owner_of(trees, &file).is_some());
+            && match object.condition {
+                Condition::Other | Condition::Intended => is_alive || is_owned(),
+                Condition::Damaged | Condition::Resigned => is_owned(),
+                Condition::Intact | Condition::Missing => false,
+            };
         if is_foreign {
             foreign.push(file);
             continue;

@@ -162,6 +162,26 @@ fn object_of_a_package_is_never_touched() {
     assert!(!fixture.installed(K1, "bar.ko"));
 }
 
+/// pacman has overwritten our object with that of a package, which has been changed since.
+#[rstest]
+#[case::signed(signed)]
+#[case::damaged(|bytes: &[u8]| bytes[..40].to_vec())]
+fn listed_object_of_a_package_is_never_touched(#[case] change: fn(&[u8]) -> Vec<u8>) {
+    let mut fixture = installed_foo();
+    let object = change(&placed(&fixture));
+    fixture.root.write(PLACED, &object);
+    let list = format!("%FILES%\n{PLACED}\n");
+    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/files", list);
+    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/desc", "%NAME%\nfoo-bin\n");
+    fixture.run(&Request::Autoinstall { kernels: None, only: false });
+    assert_eq!(placed(&fixture), object);
+    fixture.change = |machine| machine.options.force_install = true;
+    fixture.install();
+    assert_eq!(placed(&fixture), object);
+    fixture.command(Verb::Remove, "foo/1.0");
+    assert_eq!(placed(&fixture), object);
+}
+
 #[rstest]
 #[case::in_place(None)]
 #[case::uncompressed(Some("gz"))]
