@@ -113,7 +113,11 @@ impl TrialJob {
             return Err(NotTried::new(format!("there is no directory {} yet", tree.display())));
         }
         machine.is_chroot();
-        let now = Now { installed: installed::read(&machine)?, needs: Needs::read(&machine) };
+        let now = Now {
+            installed: installed::read(&machine)?,
+            needs: Needs::read(&machine),
+            partly_unpacked: facts::partly_unpacked_sources(&machine),
+        };
         let lock = self.takes_lock.then(|| Lock::take(&trees, &machine.env, &mut |_| {}));
         let lock = lock.transpose()?;
         let lock_file = lock.as_ref().map(|_| open(&trees.lock())).transpose()?;
@@ -130,7 +134,10 @@ impl TrialJob {
         // does not make it writable, and a link in a package cannot lead out of the scratch space.
         namespace::make_read_only(&[dir.as_path()])?;
         namespace::verify_read_only(&["/", "/usr", "/etc", "/var"].map(Path::new))?;
-        let scratch = Scratch::new(&trees, &self.departing, &dir)?;
+        // The hooks build nothing from a partly unpacked source, so the trial must not see it either.
+        let mut hidden = self.departing.clone();
+        hidden.sources.extend(now.partly_unpacked.iter().cloned());
+        let scratch = Scratch::new(&trees, &hidden, &dir)?;
         self.packages.iter().try_for_each(|package| scratch.unpack(package))?;
         if let Some(missing) = self.targets.iter().find(|target| !scratch.path(target).exists()) {
             return Err(NotTried::new(format!("the packages do not contain {missing}")));
@@ -243,7 +250,7 @@ impl TrialJob {
         let plan = plan::make(&request, &facts)?;
         let mut results = TrialResults { tried: Vec::new(), packages };
         if self.stops_early {
-            let missing = self.missing_sources(&plan, &results.packages);
+            let missing = self.missing_sources(now, &plan, &results.packages);
             let refused = refusals(machine, &plan, &now.installed);
             results.tried = [known_before(&plan), missing, refused].concat();
             let verdict = self.verdict(&mut results, machine, now);
@@ -254,7 +261,7 @@ impl TrialJob {
         let report = act::carry_out(&plan, &facts, machine, &mut ());
         results.tried = outcomes(machine, &plan, &report);
         keep_logs(&results.tried, logs);
-        results.tried.extend(self.missing_sources(&plan, &results.packages));
+        results.tried.extend(self.missing_sources(now, &plan, &results.packages));
         let verdict = self.verdict(&mut results, machine, now);
         Ok(Verdict { not_stored: machine.trial.as_ref().and_then(Trial::not_stored), ..verdict })
     }
@@ -293,6 +300,7 @@ impl TrialJob {
     /// installed.
     fn missing_sources(
         &self,
+        now: &Now,
         plan: &Plan,
         packages: &BTreeMap<KernelRelease, String>,
     ) -> Vec<Tried> {
@@ -302,8 +310,9 @@ impl TrialJob {
         });
         let missing = missing.filter(|(_, dir)| !self.departing.sources.contains(*dir));
         let failures = missing.flat_map(|(module, dir)| {
+            let what = if now.partly_unpacked.contains(dir) { "incomplete" } else { "missing" };
             let message = format!(
-                "its source is missing: /usr/src/{dir}; reinstall its package, or run: dkms remove \
+                "its source is {what}: /usr/src/{dir}; reinstall its package, or run: dkms remove \
                  {module} --all"
             );
             let other = |job: &Job| job.module.name == module.name;
@@ -324,6 +333,8 @@ impl TrialJob {
 struct Now {
     installed: Vec<InstalledKernel>,
     needs: Needs,
+    /// The names of the source directories that pacman has unpacked only in part.
+    partly_unpacked: BTreeSet<String>,
 }
 
 /// Returns a failure for each job whose source does not support the job's kernel. Skips jobs whose

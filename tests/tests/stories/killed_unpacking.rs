@@ -142,6 +142,35 @@ impl Transaction {
     }
 }
 
+/// pacman is killed while it unpacks a source again. Other transactions do not complete the source, so
+/// hooks do not build it, and the preflight does not count on it.
+#[test]
+fn an_incomplete_source_is_left_alone_until_its_package_is_installed_again() {
+    let root = machine(&[find("bbswitch")]);
+    let again = Transaction::of(root.fork(), &[find("bbswitch")]);
+    let root = &again.before;
+    let inject =
+        "-P /usr/src/bbswitch-0.8/bbswitch.c -e trace=openat -e inject=openat:signal=KILL:when=1";
+    again.trace(root, inject).exits(128 + 9);
+    root.shell(&format!("rm /var/lib/pacman/db.lck; {MEND_DATABASE}")).ok();
+    root.boot_unit().ok();
+    root.install(&[find("acpi-call")]).hooks_succeed();
+    root.dkms(&["autoinstall", "--all"])
+        .ok()
+        .has("/usr/src/bbswitch-0.8: skipped: pacman was interrupted");
+    root.assert_works(&release(), "bbswitch");
+    root.write("etc/dkms/alpm-dkms.toml", "[preflight]\ncritical = [\"bbswitch\"]\n");
+    root.unmask_preflight();
+    let [kernel, headers] = kernel("linux", 2);
+    let upgrade = root.pacman(&["-U", &kernel.file, &headers.file]).exits(1);
+    upgrade.has("its source is incomplete: /usr/src/bbswitch-0.8;");
+    assert_eq!(root.kernels(), [release()]);
+    root.shell(&again.again()).ok();
+    root.install(&[kernel.clone(), headers]).hooks_succeed();
+    root.assert_works(kernel.release(), "bbswitch");
+    root.assert_settled();
+}
+
 /// Waits for a hook that still runs after pacman has been killed.
 fn wait_for_hook(root: &Root) {
     let patience = Instant::now() + Duration::from_secs(120);

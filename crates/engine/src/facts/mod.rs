@@ -28,7 +28,7 @@ pub use import::{Import, ImportedBuild};
 pub use source_names::modules_of_sources;
 pub(crate) use source_names::{named, named_by_conf};
 pub use survey::{Scope, read, source_dirs};
-pub use transactions::{OwnTransaction, Subjects, running_pacman};
+pub use transactions::{OwnTransaction, Subjects, partly_unpacked_sources, running_pacman};
 pub(crate) use transactions::{Stage, TransactionFacts};
 
 /// The facts about a machine on which a plan is based.

@@ -42,6 +42,9 @@ pub(crate) struct TransactionFacts {
     pub(crate) arrived: Subjects,
     /// Everything that was to arrive, but has arrived only in part or not at all.
     pub(crate) lacking: Subjects,
+    /// The part of `lacking` that pacman's database does not list, or perhaps does not. Its files
+    /// are incomplete until its package is installed again.
+    pub(crate) unlisted: Subjects,
     /// Everything that was to depart and either has departed or exists, still or again.
     pub(crate) departed: Subjects,
     /// Everything that was to depart and is missing, but may come back when pacman completes an
@@ -151,6 +154,15 @@ pub fn running_pacman(machine: &Machine) -> Option<u32> {
     running.map(|transaction| transaction.journal.transaction.process())
 }
 
+/// Returns the names of the source directories that an interrupted transaction may have unpacked only
+/// in part.
+#[must_use]
+pub fn partly_unpacked_sources(machine: &Machine) -> BTreeSet<String> {
+    let transactions = read(machine, None).into_iter();
+    let interrupted = transactions.filter(|transaction| transaction.stage == Stage::Interrupted);
+    interrupted.flat_map(|transaction| transaction.lacking.sources).collect()
+}
+
 impl TransactionFacts {
     fn of(
         trees: &Trees,
@@ -167,6 +179,7 @@ impl TransactionFacts {
             stage: Stage::Completed,
             arrived: Subjects::of(journal.arriving.keys()),
             lacking: Subjects::default(),
+            unlisted: Subjects::default(),
             departed: Subjects::of(journal.departing.keys()),
             held: Subjects::default(),
             packages: packages.collect(),
@@ -220,6 +233,8 @@ impl TransactionFacts {
         let lacking = arriving.iter().filter(|(path, about)| !has_arrived(path, about));
         let (removed, lacking): (Vec<_>, Vec<_>) =
             lacking.map(|(path, _)| path).partition(|path| removed.contains(*path));
+        let unlisted = lacking.iter().copied().filter(|path| is_owned(path) != Some(true));
+        self.unlisted = Subjects::of(unlisted);
         self.lacking = Subjects::of(lacking.into_iter());
         self.arrived.remove(&self.lacking);
         self.arrived.remove(&Subjects::of(removed.into_iter()));

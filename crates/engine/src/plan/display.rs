@@ -93,7 +93,8 @@ impl fmt::Display for Note {
             }
             Self::Incomplete(what) => write!(
                 f,
-                "{what}: skipped: pacman was interrupted while installing it\n  run: pacman -Syu"
+                "{what}: skipped: pacman was interrupted while installing it\n  \
+                 repeat the transaction, or install the package again"
             ),
             Self::Running { process, left } => write!(
                 f,

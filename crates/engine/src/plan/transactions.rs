@@ -111,7 +111,7 @@ impl Planner<'_> {
     /// for.
     pub(super) fn is_settled(&self, transaction: &TransactionFacts) -> bool {
         let facts = self.facts;
-        let TransactionFacts { lacking, held, .. } = transaction;
+        let TransactionFacts { lacking, unlisted, held, .. } = transaction;
         match transaction.stage {
             Stage::Running { .. } => return false,
             Stage::Completed => return true,
@@ -127,15 +127,17 @@ impl Planner<'_> {
             };
             is_kept || held.kernels.iter().any(has_build)
         };
+        // If a later transaction has been completed, pacman will not complete this one. Packages
+        // that the database still lists were not replaced, but the others are incomplete.
+        let is_superseded = facts.transactions.iter().any(|it| it.is_own);
+        let open = if is_superseded { unlisted } else { lacking };
         let has_partly_arrived = || {
             let in_part = |kernel: &KernelRelease| facts.kernels.contains_key(kernel);
             let mut dirs = facts.modules.values().filter(|it| it.source == SourcePlace::Present);
-            lacking.kernels.iter().any(in_part)
-                || dirs.any(|module| lacking.sources.contains(&module.source_dir))
+            open.kernels.iter().any(in_part)
+                || dirs.any(|module| open.sources.contains(&module.source_dir))
         };
-        // A later transaction has been completed, so pacman will not complete this one.
-        let is_superseded = facts.transactions.iter().any(|it| it.is_own);
-        !facts.modules.iter().any(is_held) && (is_superseded || !has_partly_arrived())
+        !facts.modules.iter().any(is_held) && !has_partly_arrived()
     }
 }
 

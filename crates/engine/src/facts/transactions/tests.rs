@@ -81,6 +81,8 @@ fn nothing_departs_between_two_versions() {
     let between = upgrade.judge();
     assert_eq!(between.stage, Stage::Interrupted);
     assert_eq!((sources(&between.held), sources(&between.lacking)), (vec!["foo-1"], vec!["foo-2"]));
+    assert_eq!(sources(&between.unlisted), ["foo-2"]);
+    assert_eq!(partly_unpacked_sources(&upgrade.machine), ["foo-2".to_owned()].into());
     assert_eq!(between.packages["foo-1"], "foo-dkms");
     // pacman has extracted the new version, but has not recorded it in the database yet.
     upgrade.root.write(NEW, "");
@@ -104,7 +106,9 @@ fn a_file_that_was_there_before_has_not_arrived() {
     upgrade.package("foo-dkms-2", &[NEW]);
     upgrade.record(Operation::Arriving, &[NEW]);
     upgrade.record(Operation::Departing, &[OLD]);
-    assert_eq!(sources(&upgrade.judge().lacking), ["foo-2"], "it has not been replaced yet");
+    let untouched = upgrade.judge();
+    assert_eq!(sources(&untouched.lacking), ["foo-2"], "it has not been replaced yet");
+    assert_eq!(sources(&untouched.unlisted), [""; 0]);
     upgrade.root.remove(NEW);
     upgrade.root.write(NEW, "");
     assert_eq!(upgrade.judge().stage, Stage::Completed);

@@ -17,6 +17,7 @@ fn transaction(stage: Stage, lacking: Subjects, held: Subjects) -> TransactionFa
         stage,
         arrived: Subjects::default(),
         lacking,
+        unlisted: Subjects::default(),
         departed: Subjects::default(),
         held,
         packages: [("zfs-1".to_owned(), "zfs-dkms".to_owned())].into(),
@@ -166,14 +167,23 @@ fn nothing_is_built_with_a_part_of_a_package(#[case] lacking: Subjects, #[case] 
     assert!(plan.to_string().contains("install zfs/2"), "the user insists: {plan}");
 }
 
-#[test]
-fn a_later_transaction_supersedes_an_interrupted_arrival() {
-    let interrupted = transaction(INTERRUPTED, subjects(&[], &[K2]), Subjects::default());
+#[rstest]
+#[case::untouched(Subjects::default(), &[0, 1])]
+#[case::partly_unpacked_kernel(subjects(&[], &[K2]), &[1])]
+#[case::partly_unpacked_source(subjects(&["zfs-1"], &[]), &[1])]
+fn a_later_transaction_supersedes_the_arrival_of_untouched_packages(
+    #[case] unlisted: Subjects,
+    #[case] settled: &[usize],
+) {
+    let lacking = subjects(&["zfs-1"], &[K2]);
+    let mut interrupted = transaction(INTERRUPTED, lacking, Subjects::default());
+    interrupted.unlisted = unlisted;
     let mut own = transaction(Stage::Completed, Subjects::default(), Subjects::default());
     own.is_own = true;
-    let machine = TestMachine::new(&[K1, K2]).transaction(interrupted);
+    let machine = TestMachine::new(&[K1, K2]).module("zfs/1").transaction(interrupted);
     assert!(machine.sync(&[], &[]).settles.is_empty());
-    assert_eq!(machine.transaction(own).sync(&[], &[]).settles, [0, 1].into());
+    let settles = machine.transaction(own).sync(&[], &[]).settles;
+    assert_eq!(settles, settled.iter().copied().collect());
 }
 
 #[test]

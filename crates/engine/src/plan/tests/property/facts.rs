@@ -224,6 +224,7 @@ impl JournalState {
             }
         }
         let is_completed = lacking.is_empty() && held.is_empty();
+        let has_ended = self.progress == Progress::Ended;
         TransactionFacts {
             stage: match self.progress {
                 Progress::Running => Stage::Running { waits_for_us: false },
@@ -233,6 +234,7 @@ impl JournalState {
                 Progress::Ended => Stage::Interrupted,
             },
             arrived,
+            unlisted: if has_ended { lacking.clone() } else { Subjects::default() },
             lacking,
             departed,
             held,
