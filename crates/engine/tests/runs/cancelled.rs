@@ -81,6 +81,20 @@ fn command_cancels_the_pending_installation_for_its_kernel(#[case] verb: Verb) {
     }
 }
 
+/// If the run is killed in the script, the installation must not start again.
+#[test]
+fn uninstallation_cancels_the_pending_installation_at_once() {
+    let mut fixture = Fixture::new();
+    let root = fixture.root.path().display().to_string();
+    fixture.script("POST_REMOVE", &format!("ls {root}/var/lib/dkms/.pending >{root}/list"));
+    assert_clean(&fixture.install());
+    list(&fixture).write(&install("foo/1.0", K1)).unwrap();
+    assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
+    let entries = fixture.root.read("list");
+    let kinds: Vec<&str> = entries.lines().filter_map(|name| name.split('-').next()).collect();
+    assert_eq!(kinds, ["uninstall"], "{entries}");
+}
+
 #[rstest]
 #[case::installed(Verb::Install)]
 #[case::added(Verb::Add)]
