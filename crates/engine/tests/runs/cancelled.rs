@@ -81,18 +81,31 @@ fn command_cancels_the_pending_installation_for_its_kernel(#[case] verb: Verb) {
     }
 }
 
-/// If the run is killed in the script, the installation must not start again.
-#[test]
-fn uninstallation_cancels_the_pending_installation_at_once() {
+/// If the run is killed in the script, the opposite work must not start again.
+#[rstest]
+#[case::installation(Verb::Uninstall, "POST_REMOVE", "uninstall")]
+#[case::uninstallation(Verb::Install, "POST_INSTALL", "install")]
+fn command_cancels_the_opposite_pending_work_at_once(
+    #[case] verb: Verb,
+    #[case] directive: &str,
+    #[case] kind: &str,
+) {
     let mut fixture = Fixture::new();
     let root = fixture.root.path().display().to_string();
-    fixture.script("POST_REMOVE", &format!("ls {root}/var/lib/dkms/.pending >{root}/list"));
-    assert_clean(&fixture.install());
-    list(&fixture).write(&install("foo/1.0", K1)).unwrap();
-    assert_clean(&fixture.command(Verb::Uninstall, "foo/1.0"));
+    fixture.script(directive, &format!("ls {root}/var/lib/dkms/.pending >{root}/list"));
+    let (module, kernel) = (id("foo/1.0"), kernel(K1));
+    let opposite = match verb {
+        Verb::Install => PendingWork::Uninstall { module, kernel },
+        _ => install("foo/1.0", K1),
+    };
+    if verb == Verb::Uninstall {
+        assert_clean(&fixture.install());
+    }
+    list(&fixture).write(&opposite).unwrap();
+    assert_clean(&fixture.command(verb, "foo/1.0"));
     let entries = fixture.root.read("list");
     let kinds: Vec<&str> = entries.lines().filter_map(|name| name.split('-').next()).collect();
-    assert_eq!(kinds, ["uninstall"], "{entries}");
+    assert_eq!(kinds, [kind], "{entries}");
 }
 
 #[rstest]

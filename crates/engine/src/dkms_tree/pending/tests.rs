@@ -28,6 +28,21 @@ fn entries_of_the_first_format_permit_no_removal() {
 }
 
 #[test]
+fn the_name_of_a_file_is_readable_and_unique() {
+    let (_root, list) = list();
+    for dir in ["v4l2_loopback-0.15+git", "a/b-1", "a:b-1"] {
+        list.write(&PendingWork::Source(dir.to_owned())).unwrap();
+    }
+    let files = std::fs::read_dir(&list.dir).unwrap().flatten();
+    let mut names: Vec<String> =
+        files.map(|file| file.file_name().into_string().unwrap()).collect();
+    names.sort();
+    let starts = ["source-a_b-1-", "source-a_b-1-", "source-v4l2_loopback-0.15+git-"];
+    assert_eq!(names.len(), starts.len());
+    assert!(names.iter().zip(starts).all(|(name, start)| name.starts_with(start)), "{names:?}");
+}
+
+#[test]
 fn an_entry_that_has_changed_in_the_meantime_is_not_cleared() {
     let (_root, list) = list();
     let kernel: KernelRelease = "7.2".parse().unwrap();
@@ -81,7 +96,7 @@ fn attempts_count_for_equal_inputs() {
     // An entry that is only noted again keeps its attempts.
     list.write(&work).unwrap();
     list.note_all(&[(work.clone(), other)]).unwrap();
-    assert_eq!(list.attempts().len(), 1);
+    assert_eq!(list.attempts(), [(work.clone(), Attempts { count: 1, inputs: one })].into());
     list.begin(&work, None).unwrap();
     assert_eq!((list.read().len(), list.attempts().len()), (1, 0));
     list.clear(&work).unwrap();
