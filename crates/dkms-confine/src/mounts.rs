@@ -44,6 +44,7 @@ fn bind(from: &Path, at: &Path) -> io::Result<()> {
 }
 
 fn create_mount_point(from: &Path, at: &Path) -> io::Result<()> {
+    let from = fs::metadata(from)?;
     if at.exists() {
         return Ok(());
     }

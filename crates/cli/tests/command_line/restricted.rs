@@ -99,3 +99,18 @@ fn a_read_only_tree_is_named() {
     }
     Command::new("umount").arg(&tree).assert().success();
 }
+
+/// Checking whether programs can have their own mounts creates no mount point.
+#[test]
+#[ignore = "needs root: run make unit"]
+fn a_deleted_tree_does_not_become_a_file() {
+    let root = root();
+    run(&root, &format!("install foo/1.0 -k {K1}"), 0);
+    std::fs::remove_dir_all(root.at("var/lib/dkms")).unwrap();
+    for line in ["verify", "explain foo"] {
+        dkms(&root, line);
+        assert!(!root.at("var/lib/dkms").is_file(), "{line}");
+    }
+    run(&root, &format!("autoinstall -k {K1}"), 0);
+    assert!(root.exists("var/lib/dkms/foo/1.0/source"));
+}

@@ -130,7 +130,9 @@ impl Confinement {
     #[must_use]
     pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
         *self.0.own_mounts.get_or_init(|| {
-            let dir = Some((tree.to_owned(), tree.to_owned()));
+            // The tree need not exist yet.
+            let there = tree.ancestors().find(|dir| dir.is_dir()).unwrap_or(tree);
+            let dir = Some((there.to_owned(), there.to_owned()));
             let mounts = OwnMounts { dir, ..OwnMounts::default() };
             let works =
                 self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(mounts));
