@@ -42,8 +42,8 @@ pub(crate) struct TransactionFacts {
     pub(crate) arrived: Subjects,
     /// Everything that was to arrive, but has arrived only in part or not at all.
     pub(crate) lacking: Subjects,
-    /// The part of `lacking` that pacman's database does not list, or perhaps does not. Its files
-    /// are incomplete until its package is installed again.
+    /// The part of `lacking` that pacman's database does not provably list. Its files stay
+    /// incomplete until its package is installed again.
     pub(crate) unlisted: Subjects,
     /// Everything that was to depart and either has departed or exists, still or again.
     pub(crate) departed: Subjects,
