@@ -111,6 +111,7 @@ fn attempts_count_for_equal_inputs() {
 #[test]
 fn entries_of_a_later_format_are_kept_and_ignored() {
     let (_root, list) = list();
+    assert!(list.is_empty());
     let work = PendingWork::DepartedSource("foo-1".into());
     list.write(&work).unwrap();
     assert_eq!(list.read(), std::slice::from_ref(&work));
