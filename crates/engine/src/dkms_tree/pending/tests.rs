@@ -101,6 +101,7 @@ fn attempts_count_for_equal_inputs() {
     assert_eq!((list.read().len(), list.attempts().len()), (1, 0));
     list.clear(&work).unwrap();
     list.note_all(&[(work.clone(), one)]).unwrap();
+    assert_eq!(list.attempts(), [(work.clone(), Attempts { count: 0, inputs: one })].into());
     for count in [0, 1, 12] {
         let next = Attempts { count, inputs: one };
         list.begin_noted(&work, next).unwrap();
