@@ -227,3 +227,28 @@ fn is_of(action: &Action, module: Option<&ModuleId>, kernel: Option<&KernelRelea
     let same_module = module.is_none() || action.module().is_none() || action.module() == module;
     same_kernel && same_module
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::both(Some("foo/1"), Some("7.2"), true)]
+    #[case::any_kernel(Some("foo/1"), None, true)]
+    #[case::any_module(None, Some("7.2"), true)]
+    #[case::another_kernel(Some("foo/1"), Some("7.3"), false)]
+    #[case::another_module(Some("bar/1"), Some("7.2"), false)]
+    fn an_action_is_of_its_module_and_kernel(
+        #[case] module: Option<&str>,
+        #[case] kernel: Option<&str>,
+        #[case] want: bool,
+    ) {
+        let (foo, k) = ("foo/1".parse().unwrap(), "7.2".parse().unwrap());
+        let action = Action::Build { module: foo, kernel: k };
+        let module = module.map(|module| module.parse().unwrap());
+        let kernel = kernel.map(|kernel| kernel.parse().unwrap());
+        assert_eq!(is_of(&action, module.as_ref(), kernel.as_ref()), want);
+    }
+}
