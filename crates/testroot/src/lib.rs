@@ -86,6 +86,14 @@ impl TestRoot {
         FakeSource::add(self, name, version)
     }
 
+    /// Adds a package that owns `files` to pacman's local database. The paths are relative to the
+    /// root, and those of directories end with `/`.
+    pub fn package(&self, name: &str, version: &str, files: &[&str]) {
+        let entry = format!("var/lib/pacman/local/{name}-{version}");
+        self.write(format!("{entry}/desc"), format!("%NAME%\n{name}\n"));
+        self.write(format!("{entry}/files"), format!("%FILES%\n{}\n", files.join("\n")));
+    }
+
     /// Creates a directory and its parents.
     pub fn dir(&self, path: impl AsRef<Path>) {
         fs::create_dir_all(self.at(path)).expect("create a directory in a test root");

@@ -148,9 +148,7 @@ fn object_of_a_package_is_never_touched() {
     fixture.root.source("foo", "1.0").objects(&["foo", "bar"]);
     let object = kernel_object(K1, "foo", &["version=0.1"]);
     fixture.root.write(PLACED, &object);
-    let list = format!("%FILES%\n{PLACED}\n");
-    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/files", list);
-    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/desc", "%NAME%\nfoo-bin\n");
+    fixture.root.package("foo-bin", "1-1", &[PLACED]);
     assert_clean(&fixture.sync(&["foo-1.0"], &[]));
     assert!(fixture.output.lines[0].contains("belongs to the package foo-bin"));
     fixture.change = |machine| machine.options.force_install = true;
@@ -170,9 +168,7 @@ fn listed_object_of_a_package_is_never_touched(#[case] change: fn(&[u8]) -> Vec<
     let mut fixture = installed_foo();
     let object = change(&placed(&fixture));
     fixture.root.write(PLACED, &object);
-    let list = format!("%FILES%\n{PLACED}\n");
-    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/files", list);
-    fixture.root.write("var/lib/pacman/local/foo-bin-1-1/desc", "%NAME%\nfoo-bin\n");
+    fixture.root.package("foo-bin", "1-1", &[PLACED]);
     fixture.run(&Request::Autoinstall { kernels: None, only: false });
     assert_eq!(placed(&fixture), object);
     fixture.change = |machine| machine.options.force_install = true;

@@ -123,9 +123,7 @@ fn work_in_a_journal_is_not_recorded_again() {
     let (old, new) = ("usr/src/foo-1.0/dkms.conf", "usr/src/foo-2.0/dkms.conf");
     fixture.record(&[new, &kernels[1]], &[old, &kernels[0]]);
     upgrade(&fixture);
-    let package = "var/lib/pacman/local/foo-2.0-1";
-    fixture.root.write(format!("{package}/desc"), "%NAME%\nfoo\n");
-    fixture.root.write(format!("{package}/files"), format!("%FILES%\n{new}\n{}\n", kernels[1]));
+    fixture.root.package("foo", "2.0-1", &[new, &kernels[1]]);
     let entries = fixture.entries_during(&request(Subjects::default(), Subjects::default()));
     assert_eq!(entries, [""; 0]);
     assert!(fixture.installed("7.3", "foo.ko") && fixture.installed(K2, "foo.ko"));
@@ -160,9 +158,7 @@ fn a_settled_journal_stays_only_while_images_are_pending(
     }
     fixture.root.remove("usr/src/foo-1.0");
     fixture.root.source("foo", "2.0");
-    let package = "var/lib/pacman/local/foo-2.0-1";
-    fixture.root.write(format!("{package}/desc"), "%NAME%\nfoo\n");
-    fixture.root.write(format!("{package}/files"), format!("%FILES%\n{new}\n"));
+    fixture.root.package("foo", "2.0-1", &[new]);
     let own = is_own.then_some(OwnTransaction { transaction, is_completed: true });
     let machine = fixture.machine();
     let facts = facts::read(&machine, &Scope { own, ..Scope::default() });

@@ -78,9 +78,7 @@ fn file_with_another_compression_is_removed_unless_a_package_owns_it(#[case] is_
     let other = format!("{PLACED}.xz");
     fixture.root.write(&other, "another object");
     if is_owned {
-        let package = "var/lib/pacman/local/foo-bin-1-1";
-        fixture.root.write(format!("{package}/desc"), "%NAME%\nfoo-bin\n");
-        fixture.root.write(format!("{package}/files"), format!("%FILES%\n{other}\n"));
+        fixture.root.package("foo-bin", "1-1", &[&other]);
     }
     fixture.change = |machine| {
         machine.options.force = true;

@@ -239,9 +239,7 @@ mod tests {
         root.write("etc/mkinitcpio.d/linux-aarch64.preset", &preset);
         root.write("etc/mkinitcpio.d/linux-other.preset", preset.replace("/boot/a", "/boot/c"));
         root.write("boot/Image", "code");
-        let entry = "var/lib/pacman/local/linux-aarch64-7.2-1";
-        root.write(format!("{entry}/desc"), "%NAME%\nlinux-aarch64\n");
-        root.write(format!("{entry}/files"), format!("%FILES%\n{order}\n"));
+        root.package("linux-aarch64", "7.2-1", &[order]);
         root.write(HOOK_FILE, HOOK_TEXT);
         let machine = Machine::for_hook(root.path());
         let kernel = Kernels::read(&machine.trees).unwrap().all.remove(0);

@@ -44,10 +44,8 @@ impl Upgrade {
 
     /// Adds a package to the database. `name` ends with the package's version.
     fn package(&self, name: &str, files: &[&str]) {
-        let dir = format!("{DATABASE}/local/{name}");
-        let (package, _) = name.rsplit_once('-').unwrap();
-        self.root.write(format!("{dir}/desc"), format!("%NAME%\n{package}\n"));
-        self.root.write(format!("{dir}/files"), format!("%FILES%\n{}\n", files.join("\n")));
+        let (package, version) = name.rsplit_once('-').unwrap();
+        self.root.package(package, version, files);
     }
 
     fn remove_old(&self) {
@@ -209,9 +207,7 @@ fn a_source_is_held(#[case] change: fn(&Upgrade)) {
     let root = TestRoot::new();
     root.write(format!("{DATABASE}/db.lck"), "");
     root.write(OLD, "");
-    let package = format!("{DATABASE}/local/foo-dkms-1-1");
-    root.write(format!("{package}/desc"), "%NAME%\nfoo-dkms\n");
-    root.write(format!("{package}/files"), format!("%FILES%\n{OLD}\n"));
+    root.package("foo-dkms", "1-1", &[OLD]);
     let removal =
         Upgrade { machine: Machine::for_hook(root.path()), transaction: gone(&root), root };
     removal.record(Operation::Departing, &[OLD]);
