@@ -57,9 +57,9 @@ impl Assessment<'_> {
         errors
     }
 
-    /// Returns the indexes of the fewest images to restore first so that the image at `index` can be
-    /// restored. Each is on the same file system and larger than its copy. Returns an empty list if
-    /// none is needed, or if all of them would not free enough space.
+    /// Returns the indexes of the fewest images to restore first so that the image at `index` can
+    /// be restored. Each is on the same file system and larger than its copy. Returns an empty list
+    /// if none is needed, or if all of them would not free enough space.
     fn in_the_way(&self, machine: &Machine, kernel: &KernelAssessment, index: usize) -> Vec<usize> {
         let root = &machine.trees.root;
         let dir = |image: &Image| image.below(root).parent().map(Path::to_owned);

@@ -134,7 +134,8 @@ impl TrialJob {
         // does not make it writable, and a link in a package cannot lead out of the scratch space.
         namespace::make_read_only(&[dir.as_path()])?;
         namespace::verify_read_only(&["/", "/usr", "/etc", "/var"].map(Path::new))?;
-        // The hooks build nothing from a partly unpacked source, so the trial must not see it either.
+        // The hooks build nothing from a partly unpacked source, so the trial must not see it
+        // either.
         let mut hidden = self.departing.clone();
         hidden.sources.extend(now.partly_unpacked.iter().cloned());
         let scratch = Scratch::new(&trees, &hidden, &dir)?;

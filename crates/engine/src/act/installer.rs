@@ -43,8 +43,8 @@ impl<'a> Installer<'a> {
     }
 
     /// Installs the module `new` in place of `replaces`, the installed version. Runs the scripts of
-    /// the new version, and POST_REMOVE of the old one if its source has been removed. Returns [`Outcome::Declined`] if the kernel
-    /// has the same or a newer module.
+    /// the new version, and POST_REMOVE of the old one if its source has been removed. Returns
+    /// [`Outcome::Declined`] if the kernel has the same or a newer module.
     pub(super) fn install(
         &mut self,
         mut new: BuiltModule<'_>,

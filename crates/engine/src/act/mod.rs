@@ -249,8 +249,8 @@ impl Run<'_> {
         })
     }
 
-    /// Returns true if `action` removes the leftovers of a kernel that has no directory, and so would
-    /// change nothing.
+    /// Returns true if `action` removes the leftovers of a kernel that has no directory, and so
+    /// would change nothing.
     fn finds_no_leftovers(&self, action: &Action) -> bool {
         let Action::RemoveLeftovers(kernel) = action else { return false };
         !self.machine.trees.kernel(kernel).exists()

@@ -59,9 +59,9 @@ struct AnyFormat {
 impl Inventory {
     /// Reads the inventory of a kernel.
     ///
-    /// Without a file the inventory is empty. A file that cannot be read or has another
-    /// format is ignored, but kept under another name when the inventory is written. Its objects
-    /// count as not listed, so alpm-dkms does not remove them.
+    /// Without a file the inventory is empty. A file that cannot be read or has another format is
+    /// ignored, but kept under another name when the inventory is written. Its objects count as not
+    /// listed, so alpm-dkms does not remove them.
     #[must_use]
     pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
         let (dir, tree) = (trees.kernel(kernel), other_tree(trees));
@@ -89,8 +89,8 @@ impl Inventory {
 
     /// Writes the inventory, or removes the file if there are no objects.
     ///
-    /// The file is synced at the end of the run. If a power cut loses or damages it before that, the
-    /// installation is still pending, and the objects are recognised by their digests.
+    /// The file is synced at the end of the run. If a power cut loses or damages it before that,
+    /// the installation is still pending, and the objects are recognised by their digests.
     ///
     /// # Errors
     /// [`FileError`] if the file cannot be written.

@@ -178,8 +178,8 @@ pub(super) fn stat_of(trees: &Trees, path: &Path) -> Option<String> {
     })
 }
 
-/// Returns an object's path without `.ko` and the compression suffix. If several files
-/// differ only in these suffixes, depmod accepts only one of them.
+/// Returns an object's path without `.ko` and the compression suffix. If several files differ only
+/// in these suffixes, depmod accepts only one of them.
 pub(crate) fn slot(path: &str) -> &str {
     let suffix = Compression::ALL.into_iter().find_map(|kind| path.strip_suffix(kind.suffix()));
     suffix.unwrap_or(path)

@@ -154,8 +154,8 @@ pub fn running_pacman(machine: &Machine) -> Option<u32> {
     running.map(|transaction| transaction.journal.transaction.process())
 }
 
-/// Returns the names of the source directories that an interrupted transaction may have unpacked only
-/// in part.
+/// Returns the names of the source directories that an interrupted transaction may have unpacked
+/// only in part.
 #[must_use]
 pub fn partly_unpacked_sources(machine: &Machine) -> BTreeSet<String> {
     let transactions = read(machine, None).into_iter();

@@ -92,7 +92,8 @@ fn refuse(object: &BuiltObject, by: Option<String>, why: String, by_dkms: bool) 
     Choice::Refuse(Refused { object, by_dkms })
 }
 
-fn of_package(object: &BuiltObject, file: &Path, package: &str) -> Choice {
+/// Refuses to replace `file`, which `package` owns, with `object`.
+fn leave_to_package(object: &BuiltObject, file: &Path, package: &str) -> Choice {
     let why = format!("{} belongs to the package {package}", file.display());
     refuse(object, Some(object.path()), why, false)
 }
@@ -153,7 +154,7 @@ impl Chooser<'_> {
         if top.condition.is_changed()
             && let Some(package) = owner_of(&machine.trees, &file)
         {
-            return of_package(object, &file, &package);
+            return leave_to_package(object, &file, &package);
         }
         match top.condition {
             Condition::Resigned | Condition::Other if is_forced => Choice::Place,
@@ -173,7 +174,7 @@ impl Chooser<'_> {
             return Choice::Place;
         }
         if let Some(package) = owner_of(&machine.trees, &file) {
-            return of_package(object, &file, &package);
+            return leave_to_package(object, &file, &package);
         }
         let is_forced = machine.options.force_install;
         if !is_forced && self.is_same(object, &file) { Choice::Keep } else { Choice::Place }
