@@ -219,3 +219,20 @@ fn nothing_is_recorded_if_there_is_nothing_to_do() {
     assert_eq!(fixture.entries_during(&request(arrived, Subjects::default())), [""; 0]);
     assert_eq!(fixture.pending(), before);
 }
+
+#[test]
+fn an_entry_that_cannot_be_written_is_reported() {
+    let mut fixture = Fixture::new();
+    fixture.root.source("foo", "1.0");
+    let list = PendingList::of(&fixture.machine().trees);
+    let (sources, kernels) = (["foo-1.0".to_owned()].into(), BTreeSet::new());
+    list.write(&PendingWork::Transaction { sources, kernels }).unwrap();
+    let dir = fixture.root.at("var/lib/dkms/.pending");
+    let entry = fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&entry).unwrap();
+    fs::create_dir(&entry).unwrap();
+    let report = fixture.sync(&["foo-1.0"], &[]);
+    let name = entry.file_name().unwrap().to_string_lossy();
+    assert!(matches!(&report.errors[..], [error] if error.contains(&*name)), "{report:?}");
+    assert!(fixture.installed(K1, "foo.ko"));
+}
