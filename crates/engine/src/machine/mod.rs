@@ -219,7 +219,7 @@ impl Machine {
 
     /// Returns true if builds can have mounts of their own.
     pub(crate) fn has_own_mounts(&self) -> bool {
-        self.tools.confinement.has_own_mounts(&self.tools, &self.trees.dkms)
+        self.tools.confinement.has_own_mounts(&self.tools)
     }
 
     /// Returns true if this process runs in a chroot or works on a root directory other than `/`.

@@ -153,7 +153,7 @@ fn two_kernels(fixture: &mut Fixture, then: &str) {
     fixture.root.source("foo", "1.0").conf_line("PRE_BUILD=while-building.sh");
     fixture.jobs = Some(2);
     let real = fixture.machine();
-    let wait = if real.tools.confinement.has_own_mounts(&real.tools, &real.trees.dkms) {
+    let wait = if real.tools.confinement.has_own_mounts(&real.tools) {
         format!(
             "for i in {{1..200}}; do [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] && break; sleep 0.05; done
              [[ -e $ROOT/{K1} && -e $ROOT/{K2} ]] || exit 1"

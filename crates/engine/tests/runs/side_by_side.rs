@@ -37,7 +37,7 @@ fn tries(fixture: &Fixture) -> usize {
 /// Returns true if builds can run side by side on this machine.
 fn has_own_mounts(fixture: &Fixture) -> bool {
     let machine = fixture.machine();
-    machine.tools.confinement.has_own_mounts(&machine.tools, &machine.trees.dkms)
+    machine.tools.confinement.has_own_mounts(&machine.tools)
 }
 
 /// Returns the `version` of the installed object of foo/1.0 for `release`.

@@ -8,18 +8,44 @@ use std::time::Duration;
 
 use super::{Environment, How, Program, Stop, Tools, is_program};
 
-/// The confinement that this machine supports: the strongest [`Bond`], and possibly private mounts.
+/// The confinement that this machine supports, shared by all clones.
 ///
-/// Support is probed on first use, because containers and unprivileged users have fewer
-/// permissions than root.
+/// It is probed on first use, because containers and unprivileged users have fewer permissions than
+/// root.
 #[derive(Debug, Clone, Default)]
-pub struct Confinement(Arc<Probed>);
+pub struct Confinement(Arc<OnceLock<Support>>);
 
-/// Probe results, shared by all clones of a [`Confinement`].
-#[derive(Debug, Default)]
-struct Probed {
-    bond: OnceLock<Bond>,
-    own_mounts: OnceLock<bool>,
+/// A level of confinement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Support {
+    bond: Bond,
+    own_mounts: bool,
+}
+
+impl Support {
+    /// The levels, from the strongest to the weakest.
+    const LEVELS: [Self; 4] = [
+        Self { bond: Bond::Namespace, own_mounts: true },
+        Self { bond: Bond::Namespace, own_mounts: false },
+        Self { bond: Bond::DeathSignal, own_mounts: false },
+        Self { bond: Bond::None, own_mounts: false },
+    ];
+
+    /// Returns true if a program can be run with this confinement, and if its exit status reaches
+    /// this process.
+    fn works(self, tools: &Tools) -> bool {
+        let confinement = Confinement::known(self.bond);
+        let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
+        let environment = Environment::fixed();
+        let mut program = Program::new(&tools.bash, &environment)
+            .args(["-c", "exit 42"])
+            .confined(&tools)
+            .deadline(Duration::from_secs(10));
+        // Any directory will do.
+        let dir = tools.confine.parent().map(|dir| (dir.to_owned(), dir.to_owned()));
+        program.mounts = self.own_mounts.then(|| OwnMounts { dir, ..OwnMounts::default() });
+        program.run().is_ok_and(|ended| ended.how == How::Exited(42))
+    }
 }
 
 /// The mechanism that kills a child when this process ends.
@@ -107,53 +133,33 @@ impl Confinement {
     /// Creates a confinement with `bond` and no private mounts, without probing the machine.
     #[must_use]
     pub fn known(bond: Bond) -> Self {
-        Self(Arc::new(Probed { bond: OnceLock::from(bond), own_mounts: OnceLock::from(false) }))
+        Self(Arc::new(OnceLock::from(Support { bond, own_mounts: false })))
     }
 
     /// Returns the strongest bond that works on this machine.
     pub(super) fn bond(&self, tools: &Tools) -> Bond {
-        *self.0.bond.get_or_init(|| {
-            let works = |bond: &Bond| probe(tools, *bond, None);
-            let bonds = [Bond::Namespace, Bond::DeathSignal].into_iter();
-            let bond = bonds.filter(|_| is_program(&tools.confine)).find(works);
-            let bond = bond.unwrap_or(Bond::None);
-            log::debug!("confinement of child processes: {bond:?}");
-            bond
-        })
+        self.support(tools).bond
     }
 
-    /// Returns true if a child can have private mounts, for example one directory below `tree`
-    /// mounted over another.
+    /// Returns true if a child can have private mounts, for example one directory mounted over
+    /// another.
     ///
     /// Returns false without the necessary privileges. Also returns false if `/` is not a mount
     /// point, as in some chroots, because the whole machine would see the child's mounts.
     #[must_use]
-    pub fn has_own_mounts(&self, tools: &Tools, tree: &Path) -> bool {
-        *self.0.own_mounts.get_or_init(|| {
-            // The tree need not exist yet.
-            let there = tree.ancestors().find(|dir| dir.is_dir()).unwrap_or(tree);
-            let dir = Some((there.to_owned(), there.to_owned()));
-            let mounts = OwnMounts { dir, ..OwnMounts::default() };
-            let works =
-                self.bond(tools) == Bond::Namespace && probe(tools, Bond::Namespace, Some(mounts));
-            log::debug!("private mounts of child processes: {works}");
-            works
+    pub fn has_own_mounts(&self, tools: &Tools) -> bool {
+        self.support(tools).own_mounts
+    }
+
+    fn support(&self, tools: &Tools) -> Support {
+        *self.0.get_or_init(|| {
+            let [.., weakest] = Support::LEVELS;
+            let mut levels = Support::LEVELS.into_iter().filter(|_| is_program(&tools.confine));
+            let support = levels.find(|level| level.works(tools)).unwrap_or(weakest);
+            log::debug!("confinement of child processes: {support:?}");
+            support
         })
     }
-}
-
-/// Returns true if a program can be run with `bond` and `mounts`, and if its exit status reaches
-/// this process.
-fn probe(tools: &Tools, bond: Bond, mounts: Option<OwnMounts>) -> bool {
-    let confinement = Confinement::known(bond);
-    let tools = Tools { confinement, stop: Stop::default(), ..tools.clone() };
-    let environment = Environment::fixed();
-    let mut program = Program::new(&tools.bash, &environment)
-        .args(["-c", "exit 42"])
-        .confined(&tools)
-        .deadline(Duration::from_secs(10));
-    program.mounts = mounts;
-    program.run().is_ok_and(|ended| ended.how == How::Exited(42))
 }
 
 /// Returns the first words of a command line that runs a program with `bond` and `mounts` in the
