@@ -45,8 +45,6 @@ pub(crate) enum State {
     Kernel,
     /// A kernel, its headers and the modules.
     Modules,
-    /// The modules were installed, and have been removed.
-    ModulesRemoved,
     /// Two kernels, their headers and the modules.
     TwoKernels,
     /// A kernel with [`large_machines::full_headers`], and the modules.
@@ -77,12 +75,6 @@ impl Machines {
             State::Modules => {
                 let root = self.fork(side, State::Kernel);
                 measure::transaction(&root, &MODULES.map(find));
-                root
-            }
-            State::ModulesRemoved => {
-                let root = self.fork(side, State::Modules);
-                let names = MODULES.map(|alias| find(alias).name);
-                root.remove(&names.each_ref().map(String::as_str));
                 root
             }
             State::TwoKernels => {

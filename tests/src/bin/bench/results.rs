@@ -22,6 +22,9 @@ pub(crate) struct Medians {
     pub pacman: f64,
     /// Our time in the row `bump`, with which the row without the preflight is compared.
     pub upgrade: f64,
+    /// Our time in the row `restore-one` without that of pacman, with which the restoration of all
+    /// modules is compared.
+    pub restored_one: f64,
     /// The CPU time of the compilers divided by the number of cores.
     pub floor: f64,
     /// CPU time.
@@ -59,15 +62,18 @@ impl Results {
             median(figures.map(value).collect())
         };
         let of = |side, value| median_of(row, side, value);
+        let wall_of = |row, side| median_of(row, side, |figure| figure.wall.as_secs_f64());
         let floors = self.floors.get(row).into_iter().flatten();
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let (cores, memory) = (measure::cores() as f64, |figure: &Figure| figure.memory as f64);
         let compilers_cpu = median(floors.map(Duration::as_secs_f64).collect());
         Medians {
-            ours: of(Side::Ours, |figure| figure.wall.as_secs_f64()),
-            dkms: of(Side::Dkms, |figure| figure.wall.as_secs_f64()),
-            pacman: of(Side::PacmanOnly, |figure| figure.wall.as_secs_f64()),
-            upgrade: median_of("bump", Side::Ours, |figure| figure.wall.as_secs_f64()),
+            ours: wall_of(row, Side::Ours),
+            dkms: wall_of(row, Side::Dkms),
+            pacman: wall_of(row, Side::PacmanOnly),
+            upgrade: wall_of("bump", Side::Ours),
+            restored_one: wall_of("restore-one", Side::Ours)
+                - wall_of("restore-one", Side::PacmanOnly),
             floor: compilers_cpu / cores,
             ours_cpu: of(Side::Ours, |figure| figure.cpu.as_secs_f64()),
             dkms_cpu: of(Side::Dkms, |figure| figure.cpu.as_secs_f64()),
