@@ -93,6 +93,7 @@ fn about(
             let work = PendingWork::install(id, kernel);
             return works.contains(&work).then(|| Note::Parked([work].into()));
         }
+        Note::Unfinished(_) => is_missing,
         Note::Incomplete(what) => is_subject(what, facts, id, kernel),
         Note::Running { left, .. } => left.iter().any(|it| is_subject(it, facts, id, kernel)),
         Note::Problem(text) => {

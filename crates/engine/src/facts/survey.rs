@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 pub use modules::source_dirs;
 
-use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts};
+use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts, unfinished_packages};
 use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
 use crate::dkms_tree::{Attempts, BuildCache, Inventory, KnownFailure, PendingList, PendingWork};
@@ -75,7 +75,8 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
     let started = SystemTime::now();
     let (mut pending, mut outer) = (PendingList::of(&machine.trees).read(), Vec::new());
     let mut attempts = attempts(machine);
-    let mut transactions = transactions::read(machine, scope.own.as_ref());
+    let own = scope.own.as_ref();
+    let mut transactions = transactions::read(machine, own);
     if machine.is_within_run() {
         outer = std::mem::take(&mut pending);
         attempts.clear();
@@ -120,6 +121,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         modules,
         pending,
         attempts,
+        unfinished_packages: unfinished_packages(&machine.trees, own, &transactions),
         transactions,
         outer,
         cached: match (scope.shallow, machine.settings.cache_size()) {

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::mem;
 
 use crate::dkms_tree::{Before, Journal, JournalPath, PendingWork};
-use crate::machine::{Machine, Target, Transaction, Trees};
+use crate::machine::{Machine, Target, Transaction, Trees, UnfinishedPackage};
 use crate::names::KernelRelease;
 use crate::os::stat::FileStamp;
 
@@ -143,6 +143,20 @@ pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<Trans
         ours.into_iter().flat_map(|journal| journal.departing.keys().cloned()).collect();
     let judge = |journal| TransactionFacts::of(trees, journal, own, &removed);
     journals.into_iter().map(judge).collect()
+}
+
+/// Returns the packages that interrupted transactions have left unfinished. `own` is the transaction
+/// of this hook, if any.
+pub(super) fn unfinished_packages(
+    trees: &Trees,
+    own: Option<&OwnTransaction>,
+    recorded: &[TransactionFacts],
+) -> Vec<UnfinishedPackage> {
+    let mut interrupted = recorded.iter().filter(|it| it.stage == Stage::Interrupted);
+    let Some(interrupted) = interrupted.next() else { return Vec::new() };
+    // When the hook runs, its own transaction has finished its packages.
+    let completed = own.filter(|own| own.is_completed).map(|own| &own.transaction);
+    completed.unwrap_or(&interrupted.journal.transaction).unfinished(trees)
 }
 
 /// Returns pacman's process ID if a recorded transaction is running and does not wait for this

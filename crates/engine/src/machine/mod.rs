@@ -42,7 +42,7 @@ pub(crate) use memory::Gate;
 pub use memory::Memory;
 pub(crate) use module_index::{ModuleIndex, module_of};
 pub(crate) use pacman::{PackagedHeaders, owner_of, package_of_kernel};
-pub use pacman::{Target, Transaction};
+pub use pacman::{Target, Transaction, UnfinishedPackage};
 pub(crate) use path_programs::path_programs;
 pub use run_options::RunOptions;
 pub use running_kernel::running_release;

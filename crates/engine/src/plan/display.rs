@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Action, Note, Plan, Step};
 use crate::dkms_tree::{Attempts, PendingWork, Reason};
+use crate::machine::UnfinishedPackage;
 use crate::names::KernelRelease;
 
 impl fmt::Display for Action {
@@ -91,6 +92,13 @@ impl fmt::Display for Note {
                     package.as_deref().unwrap_or("PACKAGE")
                 )
             }
+            Self::Unfinished(UnfinishedPackage { name, entry }) => write!(
+                f,
+                "{name}: pacman was interrupted while it installed or removed this package, and can do \
+                 neither until its entry in the database is deleted\n  \
+                 run: rm -r {} && pacman -S --overwrite '*' {name}",
+                entry.display()
+            ),
             Self::Incomplete(what) => write!(
                 f,
                 "{what}: skipped: pacman was interrupted while installing it\n  \

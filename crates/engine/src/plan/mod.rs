@@ -40,6 +40,9 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));
     }
+    for package in &facts.unfinished_packages {
+        planner.note(Note::Unfinished(package.clone()));
+    }
     for about in facts.kernels.values() {
         for object in &about.replaced {
             planner.note(Note::changed(&about.kernel, object));

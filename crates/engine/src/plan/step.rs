@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::dkms_tree::{PendingWork, Placed, Reason};
 use crate::facts::ImportedBuild;
 use crate::failure::Failure;
-use crate::machine::Kernel;
+use crate::machine::{Kernel, UnfinishedPackage};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
@@ -187,6 +187,8 @@ pub enum Note {
         /// The package that contained the source; `None` if it is unknown.
         package: Option<String>,
     },
+    /// pacman was interrupted while it installed or removed this package.
+    Unfinished(UnfinishedPackage),
     /// pacman was interrupted while it installed this kernel, its headers or this source.
     Incomplete(String),
     /// A transaction is still running, so everything that it changes is left alone.

@@ -66,6 +66,7 @@ impl TestMachine {
             by_systemd: false,
             running: None,
             transactions: Vec::new(),
+            unfinished_packages: Vec::new(),
             outer: Vec::new(),
             kernels_known: true,
             kernel_links: BTreeSet::new(),

@@ -110,7 +110,7 @@ fn of_note(note: &Note) -> Option<Fault> {
         | Note::Tied { module, kernel, .. }
         | Note::Changed { module, kernel, .. } => (Some(kernel), Some(module)),
         Note::Held { module, .. } => (None, Some(module)),
-        Note::Parked(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
+        Note::Parked(_) | Note::Unfinished(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
             (None, None)
         }
         Note::NoKernel { .. }

@@ -112,6 +112,34 @@ fn a_file_that_was_there_before_has_not_arrived() {
     assert_eq!(upgrade.judge().stage, Stage::Completed);
 }
 
+#[test]
+fn a_killed_pacman_leaves_unfinished_packages() {
+    let upgrade = Upgrade::recorded();
+    let trees = &upgrade.machine.trees;
+    let unfinished = |own: Option<&OwnTransaction>| {
+        let packages = unfinished_packages(trees, own, &read(&upgrade.machine, own));
+        packages.into_iter().map(|package| package.name).collect::<Vec<_>>()
+    };
+    upgrade.remove_old();
+    upgrade.root.dir(format!("{DATABASE}/local/foo-dkms-2-1"));
+    assert_eq!(unfinished(None), ["foo-dkms"]);
+    // The packages of a later transaction are unfinished until its PostTransaction hooks run.
+    upgrade.root.remove(format!("{DATABASE}/db.lck"));
+    upgrade.root.write(format!("{DATABASE}/db.lck"), "another");
+    assert_eq!(unfinished(None), [""; 0]);
+    let own = |is_completed| OwnTransaction {
+        transaction: Transaction::of_this_hook(trees),
+        is_completed,
+    };
+    assert_eq!(unfinished(Some(&own(false))), [""; 0]);
+    assert_eq!(unfinished(Some(&own(true))), ["foo-dkms"]);
+    // Without an interruption, nothing is looked up.
+    upgrade.root.write(NEW, "");
+    upgrade.package("foo-dkms-2", &[NEW]);
+    upgrade.root.dir(format!("{DATABASE}/local/other-1-1"));
+    assert_eq!(unfinished(Some(&own(true))), [""; 0]);
+}
+
 #[rstest]
 #[case::files_only(false, Stage::Interrupted)]
 #[case::completely(true, Stage::Completed)]

@@ -6,7 +6,7 @@
 //! both `desc` and `files` has been extracted completely.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -85,9 +85,31 @@ pub(super) fn directory(database: &Path, package: &str) -> io::Result<Option<Pat
     Ok(found)
 }
 
+/// Returns the names of the packages that pacman was installing or removing when it was killed, each
+/// with the name of its directory in the database.
+///
+/// # Errors
+/// An I/O error if the database cannot be listed.
+pub(super) fn unfinished(database: &Path) -> io::Result<BTreeSet<(String, OsString)>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(database.join("local"))? {
+        let entry = entry?;
+        let dir = entry.path();
+        let is_complete = ["desc", "files"].iter().all(|file| dir.join(file).exists());
+        let package = package_of(&entry.file_name()).filter(|_| dir.is_dir() && !is_complete);
+        found.extend(package.map(|package| (package, entry.file_name())));
+    }
+    Ok(found)
+}
+
 /// Returns true if `dir`, the name of a directory in the database, is `package-VERSION-RELEASE`.
 fn is_of(dir: &OsStr, package: &str) -> bool {
-    dir.to_string_lossy().rsplitn(3, '-').nth(2) == Some(package)
+    package_of(dir).as_deref() == Some(package)
+}
+
+/// Returns the package whose directory in the database is `dir`, named `package-VERSION-RELEASE`.
+fn package_of(dir: &OsStr) -> Option<String> {
+    dir.to_string_lossy().rsplitn(3, '-').nth(2).map(str::to_owned)
 }
 
 /// Returns the content of a file in the directory of a package, or `None` if there is no such file.
@@ -173,6 +195,20 @@ mod tests {
             assert_eq!(directory(dir.path(), package).unwrap().is_some(), want, "{package}");
         }
         assert!(lists(&dir.path().join("none"), "foo").is_err());
+    }
+
+    #[test]
+    fn packages_without_both_files_are_unfinished() {
+        let dir = tempfile::tempdir().unwrap();
+        let desc = Some("%NAME%\nfoo\n");
+        package(dir.path(), "foo-dkms-1-1", None, Some("%FILES%\n"));
+        package(dir.path(), "bar-2:1.0-1", desc, None);
+        package(dir.path(), "new-1-1", None, None);
+        package(dir.path(), "complete-1-1", desc, Some("%FILES%\n"));
+        fs::write(dir.path().join("local/ALPM_DB_VERSION"), "9\n").unwrap();
+        let want = [("bar", "bar-2:1.0-1"), ("foo-dkms", "foo-dkms-1-1"), ("new", "new-1-1")];
+        let want = want.map(|(package, dir)| (package.to_owned(), dir.into()));
+        assert_eq!(unfinished(dir.path()).unwrap(), want.into());
     }
 
     #[test]

@@ -7,11 +7,11 @@ mod packaged_headers;
 mod target;
 mod transaction;
 
-use local_database::{directory, lists, owners, owners_among};
+use local_database::{directory, lists, owners, owners_among, unfinished};
 pub(crate) use package_owner::{owner_of, package_of_kernel};
 pub(crate) use packaged_headers::PackagedHeaders;
 pub use target::Target;
-pub use transaction::Transaction;
+pub use transaction::{Transaction, UnfinishedPackage};
 
 /// pacman's database directory unless `pacman.conf` or `--dbpath` names another one.
 const DATABASE: &str = "/var/lib/pacman";

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{DATABASE, lists, owners};
+use super::{DATABASE, lists, owners, unfinished};
 use crate::machine::Trees;
 use crate::os::stat::FileStamp;
 
@@ -30,6 +30,16 @@ pub struct Transaction {
     database: PathBuf,
     /// pacman's lock file. `None` if it could not be examined.
     lock: Option<FileStamp>,
+}
+
+/// A package whose installation or removal pacman has not finished. pacman refuses to install or
+/// remove it until its entry in the database is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedPackage {
+    /// The name of the package.
+    pub name: String,
+    /// The directory of the package in pacman's database, as an absolute path on the machine.
+    pub entry: PathBuf,
 }
 
 impl Transaction {
@@ -67,6 +77,21 @@ impl Transaction {
     /// Returns true if it is certain that pacman's database contains no entry for `package`.
     pub(crate) fn has_removed(&self, trees: &Trees, package: &str) -> bool {
         lists(&trees.inside(&self.database), package).is_ok_and(|listed| !listed)
+    }
+
+    /// Returns the packages whose installation or removal pacman has not finished.
+    ///
+    /// Returns no packages if another transaction may be running, or if the database cannot be
+    /// read.
+    pub(crate) fn unfinished(&self, trees: &Trees) -> Vec<UnfinishedPackage> {
+        let database = trees.inside(&self.database);
+        let is_idle = match fs::symlink_metadata(database.join(LOCK)) {
+            Ok(meta) => self.lock == Some(FileStamp::of(&meta)),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        let found = if is_idle { unfinished(&database).unwrap_or_default() } else { [].into() };
+        let entry = |dir| self.database.join("local").join(dir);
+        found.into_iter().map(|(name, dir)| UnfinishedPackage { name, entry: entry(dir) }).collect()
     }
 
     /// Returns a name for files about this transaction. Two transactions of the same process have
@@ -258,6 +283,21 @@ mod tests {
     fn unknown(transaction: &mut Transaction) {
         transaction.boot.clear();
         (transaction.pid, transaction.started) = (0, 0);
+    }
+
+    #[test]
+    fn packages_of_a_running_transaction_are_not_unfinished() {
+        let root = tempfile::tempdir().unwrap();
+        let (transaction, trees) = transaction(root.path());
+        let database = root.path().join("var/lib/pacman");
+        fs::create_dir_all(database.join("local/zfs-dkms-2-1")).unwrap();
+        let entry = "/var/lib/pacman/local/zfs-dkms-2-1".into();
+        let unfinished = [UnfinishedPackage { name: "zfs-dkms".into(), entry }];
+        assert_eq!(transaction.unfinished(&trees), unfinished, "its lock is left");
+        fs::remove_file(database.join(LOCK)).unwrap();
+        assert_eq!(transaction.unfinished(&trees), unfinished, "there is no lock");
+        fs::write(database.join(LOCK), "of another transaction").unwrap();
+        assert_eq!(transaction.unfinished(&trees), []);
     }
 
     #[test]

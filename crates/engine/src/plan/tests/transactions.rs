@@ -5,7 +5,7 @@ use rstest::rstest;
 use super::*;
 use crate::dkms_tree::Journal;
 use crate::facts::{Stage, TransactionFacts};
-use crate::machine::{Transaction, Trees};
+use crate::machine::{Transaction, Trees, UnfinishedPackage};
 
 const INTERRUPTED: Stage = Stage::Interrupted;
 const RUNNING: Stage = Stage::Running { waits_for_us: false };
@@ -165,6 +165,17 @@ fn nothing_is_built_with_a_part_of_a_package(#[case] lacking: Subjects, #[case] 
     assert!(plan.is_empty() && plan.settles.is_empty(), "{plan}");
     let plan = machine.command(Verb::Install, "zfs/2", &[K1]).unwrap();
     assert!(plan.to_string().contains("install zfs/2"), "the user insists: {plan}");
+}
+
+#[test]
+fn a_package_that_pacman_left_unfinished_is_named() {
+    let mut machine = between_two_versions(INTERRUPTED);
+    let entry = "/var/lib/pacman/local/zfs-dkms-2-1".into();
+    machine.0.unfinished_packages = vec![UnfinishedPackage { name: "zfs-dkms".into(), entry }];
+    insta::assert_snapshot!(autoinstall(&machine).notes[0], @r"
+    zfs-dkms: pacman was interrupted while it installed or removed this package, and can do neither until its entry in the database is deleted
+      run: rm -r /var/lib/pacman/local/zfs-dkms-2-1 && pacman -S --overwrite '*' zfs-dkms
+    ");
 }
 
 #[rstest]
