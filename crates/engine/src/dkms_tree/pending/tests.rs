@@ -123,3 +123,17 @@ fn entries_of_a_later_format_are_kept_and_ignored() {
     list.clear(&work).unwrap();
     assert!(path.exists() && !list.is_empty());
 }
+
+#[test]
+fn only_empty_entries_are_removed() {
+    let (_root, list) = list();
+    list.write(&PendingWork::Source("foo-1".into())).unwrap();
+    let journal = format!("{JOURNAL_PREFIX}arriving.toml");
+    for name in ["source-bar-1-00000000.toml", &journal, ".tmp-of-another-process"] {
+        std::fs::write(list.dir.join(name), "").unwrap();
+    }
+    list.remove_empty_entries().unwrap();
+    assert_eq!(list.read(), [PendingWork::Source("foo-1".into())]);
+    assert!(!list.dir.join("source-bar-1-00000000.toml").exists());
+    assert_eq!(std::fs::read_dir(&list.dir).unwrap().count(), 3);
+}
