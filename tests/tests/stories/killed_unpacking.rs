@@ -152,10 +152,12 @@ fn an_incomplete_source_is_left_alone_until_its_package_is_installed_again() {
     let inject =
         "-P /usr/src/bbswitch-0.8/bbswitch.c -e trace=openat -e inject=openat:signal=KILL:when=1";
     again.trace(root, inject).exits(128 + 9);
-    root.shell("rm /var/lib/pacman/db.lck").ok();
-    let advice = "run: rm -r /var/lib/pacman/local/bbswitch-dkms-0.8-1 && \
+    let advice = "/var/lib/pacman/local/bbswitch-dkms-0.8-1 && \
                   pacman -S --overwrite '*' bbswitch-dkms";
-    root.boot_unit().ok().has(advice);
+    root.boot_unit().ok().has(&format!("run: rm -rf /var/lib/pacman/db.lck {advice}"));
+    root.shell("rm /var/lib/pacman/db.lck").ok();
+    let advice = format!("run: rm -rf {advice}");
+    let advice = advice.as_str();
     root.install(&[find("acpi-call")]).hooks_succeed().has(advice);
     root.dkms(&["autoinstall", "--all"])
         .ok()

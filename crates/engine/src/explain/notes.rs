@@ -93,8 +93,9 @@ fn about(
             let work = PendingWork::install(id, kernel);
             return works.contains(&work).then(|| Note::Parked([work].into()));
         }
-        Note::Unfinished(_) => is_missing,
-        Note::Incomplete(what) => is_subject(what, facts, id, kernel),
+        Note::IncompleteKernel { kernel: of, .. } => of == kernel,
+        Note::IncompleteSource(dir) => is_subject(dir, facts, id, kernel),
+        Note::IncompletePackage(_) => is_missing,
         Note::Running { left, .. } => left.iter().any(|it| is_subject(it, facts, id, kernel)),
         Note::Problem(text) => {
             text.starts_with(&format!("{id}")) || text.starts_with(kernel.as_str())

@@ -18,7 +18,7 @@ use crate::dkms_tree::{
     Record,
 };
 use crate::failure::Failure;
-use crate::machine::{Kernel, UnfinishedPackage};
+use crate::machine::{Kernel, Leftovers};
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
@@ -53,8 +53,8 @@ pub struct Facts {
     pub(crate) attempts: BTreeMap<PendingWork, Attempts>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
-    /// The packages that interrupted transactions have left unfinished.
-    pub(crate) unfinished_packages: Vec<UnfinishedPackage>,
+    /// What interrupted transactions have left behind.
+    pub(crate) leftovers: Leftovers,
     /// The pending work of the outer run: the run that started this one, for example through a
     /// module's script. This run leaves the work to the outer run. Empty if there is no outer run.
     pub outer: Vec<PendingWork>,

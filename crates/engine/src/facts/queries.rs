@@ -119,7 +119,7 @@ impl Facts {
     }
 
     /// Returns true if pacman was interrupted while it replaced or removed the module's source.
-    fn is_held(&self, module: &ModuleFacts) -> bool {
+    pub(crate) fn is_held(&self, module: &ModuleFacts) -> bool {
         self.interrupted().any(|it| it.held.sources.contains(&module.source_dir))
     }
 

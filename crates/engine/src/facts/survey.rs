@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 pub use modules::source_dirs;
 
-use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts, unfinished_packages};
+use super::transactions::{self, OwnTransaction, Subjects, TransactionFacts};
 use super::{BadHeaders, Fingerprints};
 use crate::conf::Confs;
 use crate::dkms_tree::{Attempts, BuildCache, Inventory, KnownFailure, PendingList, PendingWork};
@@ -121,7 +121,7 @@ pub fn read(machine: &Machine, scope: &Scope) -> Facts {
         modules,
         pending,
         attempts,
-        unfinished_packages: unfinished_packages(&machine.trees, own, &transactions),
+        leftovers: transactions::leftovers(&machine.trees, own, &transactions),
         transactions,
         outer,
         cached: match (scope.shallow, machine.settings.cache_size()) {

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::mem;
 
 use crate::dkms_tree::{Before, Journal, JournalPath, PendingWork};
-use crate::machine::{Machine, Target, Transaction, Trees, UnfinishedPackage};
+use crate::machine::{Leftovers, Machine, Target, Transaction, Trees};
 use crate::names::KernelRelease;
 use crate::os::stat::FileStamp;
 
@@ -145,18 +145,18 @@ pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<Trans
     journals.into_iter().map(judge).collect()
 }
 
-/// Returns the packages that interrupted transactions have left unfinished. `own` is the transaction
-/// of this hook, if any.
-pub(super) fn unfinished_packages(
+/// Returns what interrupted transactions have left behind. `own` is the transaction of this hook, if
+/// any.
+pub(super) fn leftovers(
     trees: &Trees,
     own: Option<&OwnTransaction>,
     recorded: &[TransactionFacts],
-) -> Vec<UnfinishedPackage> {
+) -> Leftovers {
     let mut interrupted = recorded.iter().filter(|it| it.stage == Stage::Interrupted);
-    let Some(interrupted) = interrupted.next() else { return Vec::new() };
+    let Some(interrupted) = interrupted.next() else { return Leftovers::default() };
     // When the hook runs, its own transaction has finished its packages.
     let completed = own.filter(|own| own.is_completed).map(|own| &own.transaction);
-    completed.unwrap_or(&interrupted.journal.transaction).unfinished(trees)
+    completed.unwrap_or(&interrupted.journal.transaction).leftovers(trees)
 }
 
 /// Returns pacman's process ID if a recorded transaction is running and does not wait for this

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use super::{Action, Note, Plan, Step};
+use super::{Action, Note, Plan, Reinstallation, Step};
 use crate::dkms_tree::{Attempts, PendingWork, Reason};
-use crate::machine::UnfinishedPackage;
 use crate::names::KernelRelease;
 
 impl fmt::Display for Action {
@@ -70,6 +69,18 @@ impl fmt::Display for Step {
     }
 }
 
+impl fmt::Display for Reinstallation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.obstacles.is_empty() {
+            f.write_str("rm -rf")?;
+            self.obstacles.iter().try_for_each(|path| write!(f, " {}", path.display()))?;
+            f.write_str(" && ")?;
+        }
+        // No package owns the files that pacman had already unpacked.
+        write!(f, "pacman -S --overwrite '*' {}", self.packages.join(" "))
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,25 +95,39 @@ impl fmt::Display for Note {
                 "{kernel}: no kernel headers installed: {base}-headers is for {other} (partial \
                  upgrade)\n  run: pacman -Syu"
             ),
-            Self::Held { module, package } => {
+            Self::Held { module, repair } => {
                 write!(
                     f,
-                    "{module}: held: pacman was interrupted while it replaced or removed its source\n  \
-                     run: pacman -S {}, or: dkms remove {module}",
-                    package.as_deref().unwrap_or("PACKAGE")
-                )
+                    "{module}: held: pacman was interrupted while it replaced or removed its source\n  "
+                )?;
+                match repair {
+                    Some(repair) => write!(f, "run: {repair}, or: dkms remove {module} --all"),
+                    None => write!(f, "reinstall its package, or run: dkms remove {module} --all"),
+                }
             }
-            Self::Unfinished(UnfinishedPackage { name, entry }) => write!(
+            Self::IncompleteKernel { kernel, repair } => {
+                write!(
+                    f,
+                    "{kernel}: skipped: pacman was interrupted while it installed or removed the \
+                     kernel or its headers\n  "
+                )?;
+                match repair {
+                    Some(repair) => write!(f, "run: {repair}"),
+                    None => {
+                        f.write_str("repeat the transaction, or reinstall the kernel's packages")
+                    }
+                }
+            }
+            Self::IncompleteSource(dir) => write!(
                 f,
-                "{name}: pacman was interrupted while it installed or removed this package, and can do \
-                 neither until its entry in the database is deleted\n  \
-                 run: rm -r {} && pacman -S --overwrite '*' {name}",
-                entry.display()
+                "/usr/src/{dir}: skipped: pacman was interrupted while it installed this source\n  \
+                 reinstall the source's package; if you have installed another version, run: rm -r \
+                 /usr/src/{dir}"
             ),
-            Self::Incomplete(what) => write!(
+            Self::IncompletePackage(repair) => write!(
                 f,
-                "{what}: skipped: pacman was interrupted while installing it\n  \
-                 repeat the transaction, or install the package again"
+                "{}: pacman was interrupted while it installed or removed this package\n  run: {repair}",
+                repair.packages.join(" ")
             ),
             Self::Running { process, left } => write!(
                 f,

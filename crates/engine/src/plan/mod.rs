@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use refusals::headers_note;
 pub use request::{Request, Verb};
-pub use step::{Action, Job, Note, Plan, Step, Task};
+pub use step::{Action, Job, Note, Plan, Reinstallation, Step, Task};
 
 use crate::dkms_tree::{PendingWork, Reason};
 use crate::facts::{Facts, SourceLink, SourcePlace};
@@ -39,9 +39,6 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
     let mut planner = Planner::new(facts);
     for problem in &facts.problems {
         planner.plan.notes.push(Note::Problem(problem.clone()));
-    }
-    for package in &facts.unfinished_packages {
-        planner.note(Note::Unfinished(package.clone()));
     }
     for about in facts.kernels.values() {
         for object in &about.replaced {
@@ -66,7 +63,18 @@ pub fn make(request: &Request, facts: &Facts) -> Result<Plan, Failure> {
             planner.command(*verb, module, kernels.as_deref(), *force)?;
         }
     }
+    if matches!(request, Request::Sync { .. } | Request::Autoinstall { .. }) {
+        planner.note_interruptions();
+    }
     Ok(planner.finish())
+}
+
+/// Returns the notes about kernels, sources and packages that interrupted transactions have left
+/// incomplete.
+pub(crate) fn interruptions(facts: &Facts) -> Vec<Note> {
+    let mut planner = Planner::new(facts);
+    planner.note_interruptions();
+    planner.plan.notes
 }
 
 /// A plan that is being made.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::dkms_tree::{PendingWork, Placed, Reason};
 use crate::facts::ImportedBuild;
 use crate::failure::Failure;
-use crate::machine::{Kernel, UnfinishedPackage};
+use crate::machine::Kernel;
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 
@@ -99,6 +99,15 @@ pub enum Action {
     },
 }
 
+/// The way to install packages again after pacman was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reinstallation {
+    /// The names of the packages.
+    pub packages: Vec<String>,
+    /// What must be deleted first, because pacman refuses to install the packages otherwise.
+    pub obstacles: Vec<PathBuf>,
+}
+
 /// Information for the user that is not a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
@@ -184,13 +193,20 @@ pub enum Note {
     Held {
         /// The module, which stays as it is.
         module: ModuleId,
-        /// The package that contained the source; `None` if it is unknown.
-        package: Option<String>,
+        /// The way to install the package that contained the source; `None` if it is unknown.
+        repair: Option<Reinstallation>,
     },
-    /// pacman was interrupted while it installed or removed this package.
-    Unfinished(UnfinishedPackage),
-    /// pacman was interrupted while it installed this kernel, its headers or this source.
-    Incomplete(String),
+    /// pacman was interrupted while it installed or removed this kernel or its headers.
+    IncompleteKernel {
+        /// The kernel, whose modules are left alone.
+        kernel: KernelRelease,
+        /// The way to install the packages of the kernel; `None` if they are unknown.
+        repair: Option<Reinstallation>,
+    },
+    /// pacman was interrupted while it installed the source in this directory of the source tree.
+    IncompleteSource(String),
+    /// pacman was interrupted while it installed or removed a package that no other note names.
+    IncompletePackage(Reinstallation),
     /// A transaction is still running, so everything that it changes is left alone.
     Running {
         /// The process ID of pacman.
@@ -365,6 +381,15 @@ impl Note {
             module: object.module.clone(),
             kernel: kernel.release.clone(),
             file: kernel.dir.join(&object.path),
+        }
+    }
+
+    /// Returns the way to install the packages that the note is about; `None` if it names none.
+    pub(super) fn repair(&self) -> Option<&Reinstallation> {
+        match self {
+            Self::Held { repair, .. } | Self::IncompleteKernel { repair, .. } => repair.as_ref(),
+            Self::IncompletePackage(repair) => Some(repair),
+            _ => None,
         }
     }
 }

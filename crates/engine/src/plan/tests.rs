@@ -22,7 +22,7 @@ use crate::facts::{
     Built, ConfFacts, Facts, KernelFacts, ModuleFacts, Pair, SourceLink, SourcePlace, Subjects,
 };
 use crate::failure::Failure;
-use crate::machine::Kernel;
+use crate::machine::{Kernel, Leftovers};
 use crate::names::{Arch, KernelRelease, ModuleId};
 use crate::os::digest::Digest;
 
@@ -66,7 +66,7 @@ impl TestMachine {
             by_systemd: false,
             running: None,
             transactions: Vec::new(),
-            unfinished_packages: Vec::new(),
+            leftovers: Leftovers::default(),
             outer: Vec::new(),
             kernels_known: true,
             kernel_links: BTreeSet::new(),

@@ -5,9 +5,12 @@
 //! a decision.
 
 use super::module_for_kernel::BuildPolicy;
-use super::{Note, Planner};
+use std::collections::BTreeSet;
+
+use super::{Action, Note, Plan, Planner, Reinstallation};
 use crate::facts::{ModuleFacts, SourcePlace, Stage, TransactionFacts};
 use crate::failure::Failure;
+use crate::machine::Leftovers;
 use crate::names::{KernelRelease, ModuleId};
 
 /// The exit code of a command that can be repeated after the transaction.
@@ -17,8 +20,10 @@ const LATER: u8 = 1;
 enum Obstacle<'a> {
     /// A running transaction installs, replaces or removes the kernel, its headers or the source.
     Running(&'a TransactionFacts),
-    /// pacman was interrupted while it installed this source or kernel.
-    Incomplete(String),
+    /// pacman was interrupted while it installed or removed this kernel or its headers.
+    IncompleteKernel,
+    /// pacman was interrupted while it installed the source.
+    IncompleteSource,
 }
 
 impl Planner<'_> {
@@ -39,7 +44,11 @@ impl Planner<'_> {
                 self.fail(id, kernel, Failure::transient(LATER, message).with_hint(hint));
             }
             Some(Obstacle::Running(transaction)) => self.note(running(transaction)),
-            Some(Obstacle::Incomplete(what)) => self.note(Note::Incomplete(what)),
+            Some(Obstacle::IncompleteKernel) => self.note_incomplete_kernel(kernel),
+            Some(Obstacle::IncompleteSource) => {
+                let dir = self.facts.modules.get(id).map(|module| module.source_dir.clone());
+                self.note(Note::IncompleteSource(dir.unwrap_or_default()));
+            }
         }
         true
     }
@@ -63,12 +72,10 @@ impl Planner<'_> {
                 Stage::Running { .. } => (changes_kernel || changes_source || removes)
                     .then_some(Obstacle::Running(transaction)),
                 Stage::Interrupted if policy.strict => None,
-                Stage::Interrupted if changes_kernel => {
-                    Some(Obstacle::Incomplete(kernel.to_string()))
+                Stage::Interrupted if changes_kernel || held.kernels.contains(kernel) => {
+                    Some(Obstacle::IncompleteKernel)
                 }
-                Stage::Interrupted if changes_source => {
-                    Some(Obstacle::Incomplete(format!("/usr/src/{dir}")))
-                }
+                Stage::Interrupted if changes_source => Some(Obstacle::IncompleteSource),
                 Stage::Interrupted | Stage::Completed => None,
             }
         })
@@ -83,10 +90,69 @@ impl Planner<'_> {
         Some(match transaction.stage {
             Stage::Running { .. } => running(transaction),
             Stage::Interrupted | Stage::Completed => {
-                let package = transaction.packages.get(dir).cloned();
-                Note::Held { module: id.clone(), package }
+                let package = transaction.packages.get(dir);
+                let repair = package.map(|package| self.reinstallation(vec![package.clone()]));
+                Note::Held { module: id.clone(), repair }
             }
         })
+    }
+
+    /// Adds a note for each kernel and source that is incomplete because a transaction was
+    /// interrupted, and for each package whose entry in pacman's database is incomplete, unless
+    /// another note names it. Drops the notes about held modules that this plan removes.
+    pub(super) fn note_interruptions(&mut self) {
+        let facts = self.facts;
+        let Plan { after, notes, .. } = &mut self.plan;
+        notes.retain(|note| match note {
+            Note::Held { module, .. } => {
+                !after.iter().any(|step| step.action == Action::Deregister(module.clone()))
+            }
+            _ => true,
+        });
+        let is_present = |dir: &String| {
+            facts
+                .modules
+                .values()
+                .any(|it| it.source_dir == *dir && it.source == SourcePlace::Present)
+        };
+        for transaction in facts.transactions.iter().filter(|it| it.stage == Stage::Interrupted) {
+            let TransactionFacts { unlisted, held, .. } = transaction;
+            let arriving = unlisted.kernels.iter().filter(|it| facts.kernels.contains_key(it));
+            let departing = held.kernels.iter().filter(|it| facts.is_alive(it));
+            arriving.chain(departing).for_each(|kernel| self.note_incomplete_kernel(kernel));
+            for dir in unlisted.sources.iter().filter(|dir| is_present(dir)) {
+                self.note(Note::IncompleteSource(dir.clone()));
+            }
+        }
+        let named: BTreeSet<String> = self
+            .plan
+            .notes
+            .iter()
+            .filter_map(Note::repair)
+            .flat_map(|it| it.packages.clone())
+            .collect();
+        for (package, _) in &facts.leftovers.entries {
+            if !named.contains(package) {
+                let repair = self.reinstallation(vec![package.clone()]);
+                self.note(Note::IncompletePackage(repair));
+            }
+        }
+    }
+
+    fn note_incomplete_kernel(&mut self, kernel: &KernelRelease) {
+        let package =
+            self.facts.kernels.get(kernel).and_then(|about| about.kernel.package.as_ref());
+        let repair =
+            package.map(|base| self.reinstallation(vec![base.clone(), format!("{base}-headers")]));
+        self.note(Note::IncompleteKernel { kernel: kernel.clone(), repair });
+    }
+
+    /// Returns the way to install `packages` again.
+    fn reinstallation(&self, packages: Vec<String>) -> Reinstallation {
+        let Leftovers { lock, entries } = &self.facts.leftovers;
+        let entries = entries.iter().filter(|(package, _)| packages.contains(package));
+        let obstacles = lock.iter().chain(entries.map(|(_, entry)| entry)).cloned().collect();
+        Reinstallation { packages, obstacles }
     }
 
     /// Plans to remove the modules that an interrupted transaction replaces, if their successors

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use filter::{Filter, KernelFilter, Pattern};
 
-use crate::dkms_tree::{Added, BuiltFor, Inventory, Record, TreeState};
+use crate::dkms_tree::{Added, BuiltFor, Inventory, Journal, Record, TreeState};
 use crate::machine::Trees;
 use crate::machine::{Kernels, Placement};
 use crate::names::{Arch, KernelRelease, ModuleId, ModuleName, ModuleVersion};
@@ -133,6 +133,13 @@ pub(crate) fn advice_for_broken(trees: &Trees, id: &ModuleId) -> String {
     let ModuleId { name: module, version } = id;
     if !trees.source_link(id).is_symlink() {
         return format!("{id}: broken: source link missing\n  run: dkms add {id}");
+    }
+    let conf = format!("usr/src/{}/dkms.conf", id.source_dir());
+    if Journal::read_all(trees).iter().any(|journal| journal.departing.contains_key(&conf)) {
+        return format!(
+            "{id}: broken: source missing, since pacman has not finished replacing or removing it\n  \
+             run: dkms verify"
+        );
     }
     if trees.kept(id).join("dkms.conf").is_file() {
         return format!(

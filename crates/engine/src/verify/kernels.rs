@@ -42,8 +42,10 @@ pub(super) fn removed(machine: &Machine, facts: &Facts) -> Vec<Fault> {
     }
     let state = TreeState::read(&machine.trees);
     for added in &state.modules {
-        let advice =
-            added.is_broken().then(|| status::advice_for_broken(&machine.trees, &added.id));
+        // The plan contains a note about a held module.
+        let is_held = facts.modules.get(&added.id).is_some_and(|module| facts.is_held(module));
+        let advice = (added.is_broken() && !is_held)
+            .then(|| status::advice_for_broken(&machine.trees, &added.id));
         found.extend(advice.map(|advice| Fault::new(None, Some(&added.id), advice)));
         let kernels: BTreeSet<&KernelRelease> =
             added.kernels.iter().map(|built| &built.kernel).collect();

@@ -51,7 +51,10 @@ pub fn faults(
     let mut found: BTreeSet<Fault> = match plan::make(&request, &facts) {
         Ok(plan) => planned::faults(machine, &facts, &plan).into_iter().collect(),
         // None of the kernels has headers.
-        Err(_) => kernels.iter().filter_map(|it| kernels::lacking_headers(&facts, it)).collect(),
+        Err(_) => {
+            let lacking = kernels.iter().filter_map(|it| kernels::lacking_headers(&facts, it));
+            lacking.chain(planned::interruptions(&facts)).collect()
+        }
     };
     let is_checked =
         |about: &&KernelFacts| about.kernel.alive && kernels.contains(&about.kernel.release);

@@ -5,7 +5,7 @@ use crate::dkms_tree::{KnownFailure, Reason};
 use crate::facts::Facts;
 use crate::machine::Machine;
 use crate::names::{KernelRelease, ModuleId};
-use crate::plan::{Action, Note, Plan, Step};
+use crate::plan::{self, Action, Note, Plan, Step};
 
 /// Returns the faults behind the steps and notes of a plan for `dkms autoinstall`.
 pub(super) fn faults(machine: &Machine, facts: &Facts, plan: &Plan) -> Vec<Fault> {
@@ -24,6 +24,11 @@ pub(super) fn faults(machine: &Machine, facts: &Facts, plan: &Plan) -> Vec<Fault
         _ => true,
     });
     notes.chain(installed.chain(removed).filter_map(|step| of_step(machine, facts, step))).collect()
+}
+
+/// Returns the faults that interrupted transactions have left behind.
+pub(super) fn interruptions(facts: &Facts) -> Vec<Fault> {
+    plan::interruptions(facts).iter().filter_map(of_note).collect()
 }
 
 fn of_step(machine: &Machine, facts: &Facts, step: &Step) -> Option<Fault> {
@@ -110,9 +115,12 @@ fn of_note(note: &Note) -> Option<Fault> {
         | Note::Tied { module, kernel, .. }
         | Note::Changed { module, kernel, .. } => (Some(kernel), Some(module)),
         Note::Held { module, .. } => (None, Some(module)),
-        Note::Parked(_) | Note::Unfinished(_) | Note::Incomplete(_) | Note::Running { .. } | Note::Problem(_) => {
-            (None, None)
-        }
+        Note::IncompleteKernel { kernel, .. } => (Some(kernel), None),
+        Note::Parked(_)
+        | Note::IncompleteSource(_)
+        | Note::IncompletePackage(_)
+        | Note::Running { .. }
+        | Note::Problem(_) => (None, None),
         Note::NoKernel { .. }
         | Note::Excluded { .. }
         | Note::Declined { .. }

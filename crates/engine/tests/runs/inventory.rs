@@ -203,18 +203,27 @@ fn object_signed_by_hand_stays_and_is_removed_with_the_module(#[case] suffix: Op
     assert!(!fixture.root.exists(INVENTORY));
 }
 
+/// Only a package that still owns the object keeps it there.
 #[rstest]
-#[case::signed(|bytes: &[u8]| signed(bytes))]
-#[case::another_object(|_: &[u8]| kernel_object(K1, "foo", &["version=9"]))]
-fn changed_object_goes_with_its_kernel(#[case] change: fn(&[u8]) -> Vec<u8>) {
+#[case::signed(|bytes: &[u8]| signed(bytes), false)]
+#[case::another_object(|_: &[u8]| kernel_object(K1, "foo", &["version=9"]), false)]
+#[case::another_object_of_a_package(|_: &[u8]| kernel_object(K1, "foo", &["version=9"]), true)]
+fn changed_object_goes_with_its_kernel(
+    #[case] change: fn(&[u8]) -> Vec<u8>,
+    #[case] is_owned: bool,
+) {
     let mut fixture = installed_foo();
     fixture.root.write(PLACED, change(&placed(&fixture)));
+    if is_owned {
+        fixture.root.package("foo-bin", "1-1", &[PLACED]);
+    }
     for file in ["kernel", "build", "modules.order", "modules.builtin", "pkgbase", "vmlinuz"] {
         fixture.root.remove(format!("usr/lib/modules/{K1}/{file}"));
     }
     fixture.root.kernel(K2).pkgbase("linux").headers();
     assert_clean(&fixture.sync(&[], &[K1, K2]));
-    assert!(!fixture.root.exists(format!("usr/lib/modules/{K1}")));
+    assert_eq!(fixture.root.exists(PLACED), is_owned);
+    assert_eq!(fixture.root.exists(format!("usr/lib/modules/{K1}")), is_owned);
     assert!(fixture.installed(K2, "foo.ko"));
 }
 

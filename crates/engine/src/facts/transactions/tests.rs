@@ -113,12 +113,12 @@ fn a_file_that_was_there_before_has_not_arrived() {
 }
 
 #[test]
-fn a_killed_pacman_leaves_unfinished_packages() {
+fn a_killed_pacman_leaves_incomplete_entries() {
     let upgrade = Upgrade::recorded();
     let trees = &upgrade.machine.trees;
     let unfinished = |own: Option<&OwnTransaction>| {
-        let packages = unfinished_packages(trees, own, &read(&upgrade.machine, own));
-        packages.into_iter().map(|package| package.name).collect::<Vec<_>>()
+        let leftovers = leftovers(trees, own, &read(&upgrade.machine, own));
+        leftovers.entries.into_iter().map(|(package, _)| package).collect::<Vec<_>>()
     };
     upgrade.remove_old();
     upgrade.root.dir(format!("{DATABASE}/local/foo-dkms-2-1"));

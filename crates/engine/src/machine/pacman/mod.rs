@@ -11,7 +11,7 @@ use local_database::{directory, lists, owners, owners_among, unfinished};
 pub(crate) use package_owner::{owner_of, package_of_kernel};
 pub(crate) use packaged_headers::PackagedHeaders;
 pub use target::Target;
-pub use transaction::{Transaction, UnfinishedPackage};
+pub use transaction::{Leftovers, Transaction};
 
 /// pacman's database directory unless `pacman.conf` or `--dbpath` names another one.
 const DATABASE: &str = "/var/lib/pacman";

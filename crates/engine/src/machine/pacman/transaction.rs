@@ -32,14 +32,14 @@ pub struct Transaction {
     lock: Option<FileStamp>,
 }
 
-/// A package whose installation or removal pacman has not finished. pacman refuses to install or
-/// remove it until its entry in the database is deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnfinishedPackage {
-    /// The name of the package.
-    pub name: String,
-    /// The directory of the package in pacman's database, as an absolute path on the machine.
-    pub entry: PathBuf,
+/// What pacman left behind when it was killed, as absolute paths on the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// The lock file. While it exists, pacman refuses to change anything.
+    pub lock: Option<PathBuf>,
+    /// The packages that pacman was installing or removing, each with its directory in the
+    /// database. While that directory exists, pacman refuses to install or remove the package.
+    pub entries: BTreeSet<(String, PathBuf)>,
 }
 
 impl Transaction {
@@ -79,19 +79,21 @@ impl Transaction {
         lists(&trees.inside(&self.database), package).is_ok_and(|listed| !listed)
     }
 
-    /// Returns the packages whose installation or removal pacman has not finished.
+    /// Returns what this transaction and earlier ones left behind when they were killed.
     ///
-    /// Returns no packages if another transaction may be running, or if the database cannot be
-    /// read.
-    pub(crate) fn unfinished(&self, trees: &Trees) -> Vec<UnfinishedPackage> {
+    /// Returns nothing if another transaction may be running. An unreadable database has no
+    /// entries.
+    pub(crate) fn leftovers(&self, trees: &Trees) -> Leftovers {
         let database = trees.inside(&self.database);
-        let is_idle = match fs::symlink_metadata(database.join(LOCK)) {
-            Ok(meta) => self.lock == Some(FileStamp::of(&meta)),
-            Err(error) => error.kind() == ErrorKind::NotFound,
+        let is_locked = match fs::symlink_metadata(database.join(LOCK)) {
+            Ok(meta) if self.lock == Some(FileStamp::of(&meta)) => true,
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            _ => return Leftovers::default(),
         };
-        let found = if is_idle { unfinished(&database).unwrap_or_default() } else { [].into() };
+        let lock = (is_locked && self.is_over(trees)).then(|| self.database.join(LOCK));
         let entry = |dir| self.database.join("local").join(dir);
-        found.into_iter().map(|(name, dir)| UnfinishedPackage { name, entry: entry(dir) }).collect()
+        let found = unfinished(&database).unwrap_or_default().into_iter();
+        Leftovers { lock, entries: found.map(|(package, dir)| (package, entry(dir))).collect() }
     }
 
     /// Returns a name for files about this transaction. Two transactions of the same process have
@@ -286,18 +288,24 @@ mod tests {
     }
 
     #[test]
-    fn packages_of_a_running_transaction_are_not_unfinished() {
+    fn a_killed_transaction_leaves_its_lock_and_an_incomplete_entry() {
         let root = tempfile::tempdir().unwrap();
-        let (transaction, trees) = transaction(root.path());
+        let (mut transaction, trees) = transaction(root.path());
         let database = root.path().join("var/lib/pacman");
         fs::create_dir_all(database.join("local/zfs-dkms-2-1")).unwrap();
-        let entry = "/var/lib/pacman/local/zfs-dkms-2-1".into();
-        let unfinished = [UnfinishedPackage { name: "zfs-dkms".into(), entry }];
-        assert_eq!(transaction.unfinished(&trees), unfinished, "its lock is left");
+        let entries: BTreeSet<(String, PathBuf)> =
+            [("zfs-dkms".into(), "/var/lib/pacman/local/zfs-dkms-2-1".into())].into();
+        let leftovers = |lock: Option<&str>| Leftovers {
+            lock: lock.map(PathBuf::from),
+            entries: entries.clone(),
+        };
+        assert_eq!(transaction.leftovers(&trees), leftovers(None), "a hook of the transaction");
+        transaction.pid = 4_194_305;
+        assert_eq!(transaction.leftovers(&trees), leftovers(Some("/var/lib/pacman/db.lck")));
         fs::remove_file(database.join(LOCK)).unwrap();
-        assert_eq!(transaction.unfinished(&trees), unfinished, "there is no lock");
+        assert_eq!(transaction.leftovers(&trees), leftovers(None), "the user has deleted the lock");
         fs::write(database.join(LOCK), "of another transaction").unwrap();
-        assert_eq!(transaction.unfinished(&trees), []);
+        assert_eq!(transaction.leftovers(&trees), Leftovers::default());
     }
 
     #[test]
