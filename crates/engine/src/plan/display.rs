@@ -208,7 +208,7 @@ impl fmt::Display for Note {
             ),
             Self::SourceMissing { module, dir } => write!(
                 f,
-                "{module}: source missing: /usr/src/{dir} does not exist, but pacman did not \
+                "{module}: source missing: /usr/src/{dir}/dkms.conf does not exist, but pacman did not \
                  remove it (is /usr/src mounted?)\n  reinstall its package, or run: dkms remove {module} --all"
             ),
             Self::NotAutomatic { module, kernel } => write!(
