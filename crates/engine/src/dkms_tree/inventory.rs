@@ -110,7 +110,7 @@ impl Inventory {
         durable::write_with(&path, text.as_bytes(), Durability::None)
     }
 
-    /// Returns all objects. The objects at one path are sorted from bottom to top.
+    /// Returns all objects. Of several objects at one path, the last one is in place.
     pub fn objects(&self) -> impl Iterator<Item = &Placed> {
         self.objects.iter()
     }

@@ -45,10 +45,10 @@ pub(crate) struct TransactionFacts {
     /// The part of `lacking` that pacman's database does not provably list. Its files stay
     /// incomplete until its package is installed again.
     pub(crate) unlisted: Subjects,
-    /// Everything that was to depart and either has departed or exists, still or again.
+    /// The departures whose outcome is known: the source or kernel has been removed, or it exists.
     pub(crate) departed: Subjects,
-    /// Everything that was to depart and is missing, but may come back when pacman completes an
-    /// upgrade.
+    /// The departures that are not certain. While the transaction runs, these are all of them;
+    /// after an interruption, those that are missing but may come back with an upgrade.
     pub(crate) held: Subjects,
     /// The packages that owned the departing sources, by the names of the source directories.
     pub(crate) packages: BTreeMap<String, String>,
@@ -145,7 +145,7 @@ pub(super) fn read(machine: &Machine, own: Option<&OwnTransaction>) -> Vec<Trans
     journals.into_iter().map(judge).collect()
 }
 
-/// Returns what interrupted transactions have left behind. `own` is the transaction of this hook, if
+/// Returns the leftovers of interrupted transactions. `own` is the transaction of this hook, if
 /// any.
 pub(super) fn leftovers(
     trees: &Trees,
@@ -154,7 +154,7 @@ pub(super) fn leftovers(
 ) -> Leftovers {
     let mut interrupted = recorded.iter().filter(|it| it.stage == Stage::Interrupted);
     let Some(interrupted) = interrupted.next() else { return Leftovers::default() };
-    // When the hook runs, its own transaction has finished its packages.
+    // When this hook runs, the packages of its own transaction are complete.
     let completed = own.filter(|own| own.is_completed).map(|own| &own.transaction);
     completed.unwrap_or(&interrupted.journal.transaction).leftovers(trees)
 }
@@ -213,7 +213,7 @@ impl TransactionFacts {
         }
         facts.keep_proved(trees, removed);
         if !facts.lacking.is_empty() || !facts.held.is_empty() {
-            // An administrator's hook may run before its transaction.
+            // An administrator's hook that calls this program may run before the transaction.
             facts.stage = if own.is_some() { running } else { Stage::Interrupted };
         }
         facts
@@ -229,8 +229,8 @@ impl TransactionFacts {
         PendingWork::Transaction { sources, kernels }
     }
 
-    /// Moves to `lacking` the subjects that have not provably arrived, and to `held` those that are
-    /// missing but have not provably departed.
+    /// Moves subjects to `lacking` unless they are proved to have arrived, and missing subjects to
+    /// `held` unless they are proved to have departed.
     ///
     /// `removed` are the paths that a later transaction has removed.
     ///

@@ -105,8 +105,8 @@ pub(crate) fn place(
     Ok(changed)
 }
 
-/// Places `below` again, an object that another module's object had replaced. The caller must write
-/// the inventory.
+/// Places the object `below` again, which another module's object had replaced. The caller must
+/// write the inventory.
 ///
 /// # Errors
 /// [`Failure`] if the module's build no longer contains the object, or if the object cannot be
@@ -119,8 +119,9 @@ pub(super) fn place_again(
 ) -> Result<(), Failure> {
     let built = BuiltModule::read(machine, &below.module, kernel);
     let object = built.objects().iter().find(|object| is_place_of(below, object));
-    let object = object
-        .ok_or_else(|| Failure::new(NOT_COPIED, format!("{}: no longer built", below.path)))?;
+    let object = object.ok_or_else(|| {
+        Failure::new(NOT_COPIED, format!("{}: not in the module's build", below.path))
+    })?;
     let staged = stage(&built, &[object])?;
     rename_all(&staged)?;
     for directory in locations(inventory.dir(), &[object]) {

@@ -121,8 +121,8 @@ impl fmt::Display for Note {
             Self::IncompleteSource(dir) => write!(
                 f,
                 "/usr/src/{dir}: skipped: pacman was interrupted while it installed this source\n  \
-                 reinstall the source's package; if you have installed another version, run: rm -r \
-                 /usr/src/{dir}"
+                 reinstall the package of this source, or, if another version of the module has \
+                 replaced it, run: rm -r /usr/src/{dir}"
             ),
             Self::IncompletePackage(repair) => write!(
                 f,

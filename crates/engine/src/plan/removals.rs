@@ -87,10 +87,11 @@ impl Planner<'_> {
         facts.modules.iter().filter(gone).map(|(id, _)| id.clone()).collect()
     }
 
-    /// For the modules in `gone` and those that are held, plans to point the source links to the
-    /// kept copies of the sources.
+    /// Plans to point the source links of held modules and of the modules in `gone` to the kept
+    /// copies of the sources.
     ///
-    /// Adds a note for every module whose source is missing, except for those in `gone`.
+    /// Adds a note for each held module, and for each other module whose source is certainly
+    /// absent although no transaction removed it.
     pub(super) fn mend_links(&mut self, gone: &BTreeSet<ModuleId>) {
         let missing =
             |(_, module): &(&ModuleId, &ModuleFacts)| module.source != SourcePlace::Present;
@@ -247,7 +248,8 @@ impl Planner<'_> {
         let sources = arrived.sources.iter().cloned().map(PendingWork::Source);
         let kernels = arrived.kernels.iter().cloned().map(PendingWork::Kernel);
         let gone_sources = departed.sources.iter().cloned().map(PendingWork::DepartedSource);
-        // Kernels that exist are left out. They exist again, or only their headers have departed.
+        // Kernels that exist are left out: they were installed again, or only their headers were
+        // removed.
         let is_owned = |kernel: &&KernelRelease| {
             facts.kernels.get(*kernel).is_some_and(|about| about.kernel.alive && about.owned)
         };

@@ -1,8 +1,8 @@
 //! Leaves alone the sources and kernels that a running or interrupted transaction may still change.
 //!
 //! While pacman upgrades a package, there is a time when neither version is on disk. Until the
-//! transaction has been completed, the files that it installs or removes are therefore no basis for
-//! a decision.
+//! transaction has been completed, no decision therefore relies on the files that it installs or
+//! removes.
 
 use super::module_for_kernel::BuildPolicy;
 use std::collections::BTreeSet;
@@ -147,7 +147,7 @@ impl Planner<'_> {
         self.note(Note::IncompleteKernel { kernel: kernel.clone(), repair });
     }
 
-    /// Returns the way to install `packages` again.
+    /// Returns the command that installs `packages` again.
     fn reinstallation(&self, packages: Vec<String>) -> Reinstallation {
         let Leftovers { lock, entries } = &self.facts.leftovers;
         let entries = entries.iter().filter(|(package, _)| packages.contains(package));
@@ -155,7 +155,7 @@ impl Planner<'_> {
         Reinstallation { packages, obstacles }
     }
 
-    /// Plans to remove the modules that an interrupted transaction replaces, if their successors
+    /// Plans to remove the modules that an interrupted transaction was replacing, if their successors
     /// are installed.
     pub(super) fn remove_succeeded(&mut self) {
         let facts = self.facts;

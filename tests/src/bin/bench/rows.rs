@@ -29,7 +29,7 @@ enum Kind {
         installs: &'static [&'static str],
         /// The builds that are installed after the transaction.
         expects: Work,
-        /// The builds that the compilers alone do for comparison.
+        /// The builds whose compilations are run alone, for comparison.
         compiles: Work,
         /// Whether the trees are on the disk of the checkout instead of a tmpfs.
         on_disk: bool,
@@ -58,11 +58,12 @@ enum Preflight {
     On,
     /// Its hook is masked.
     Off,
-    /// `dkms preflight` has tried the packages before.
+    /// `dkms preflight` has already test-built the modules for these packages.
     Done,
 }
 
-/// The sides of rows that take us milliseconds, with the number of measurements in each round.
+/// The sides of rows that alpm-dkms completes in milliseconds, with the number of measurements in
+/// each round.
 const BOTH: [(Side, usize); 2] = [(Side::Ours, 20), (Side::Dkms, 1)];
 
 /// The number of restorations in each round.
@@ -77,17 +78,17 @@ const VERIFICATIONS: usize = 20;
 /// The number of reinstallations of headers in each round.
 const REINSTALLS: usize = 5;
 
-/// The directories that are moved to the disk where milliseconds matter.
+/// The directories that are moved to the disk for rows in which milliseconds matter.
 const TREES: [&str; 3] = ["usr/lib/modules", "usr/src", "var/lib/dkms"];
 
-/// The modules after the upgrade of one.
+/// The modules after one of them has been upgraded.
 const NEXT: [&str; 12] = {
     let mut modules = MODULES;
     modules[0] = "v4l2loopback-next";
     modules
 };
 
-/// All rows, in the order of measurement and of the page.
+/// All rows, in the order in which they are measured and printed.
 pub(crate) const ROWS: [Row; 17] = [
     Row {
         name: "install",
@@ -248,7 +249,7 @@ pub(crate) const ROWS: [Row; 17] = [
     },
 ];
 
-/// Returns the upgrade of the kernel with 12 modules.
+/// Returns the kind of row for a kernel upgrade with 12 modules.
 const fn upgrade(preflight: Preflight) -> Kind {
     Kind::Transaction {
         from: State::Modules,

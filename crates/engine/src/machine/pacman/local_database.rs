@@ -11,8 +11,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Returns the name of the installed package that owns each of `paths`. Paths that no package owns
-/// are missing from the result.
+/// Returns, for each of `paths`, the name of the installed package that owns it. Omits paths that no
+/// package owns.
 ///
 /// The paths have no leading slash, and paths of directories end with a slash, as in pacman's own
 /// lists. `database` is pacman's database directory, usually `/var/lib/pacman`. A package
@@ -126,10 +126,10 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 /// Returns the lines of the section `%NAME%`, which ends with an empty line.
 fn section<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = &'t str> {
-    let is_heading = move |line: &&str| {
+    let is_before_heading = move |line: &&str| {
         line.strip_prefix('%').and_then(|line| line.strip_suffix('%')) != Some(name)
     };
-    text.lines().skip_while(is_heading).skip(1).take_while(|line| !line.is_empty())
+    text.lines().skip_while(is_before_heading).skip(1).take_while(|line| !line.is_empty())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Transaction {
     lock: Option<FileStamp>,
 }
 
-/// What pacman left behind when it was killed, as absolute paths on the machine.
+/// The files that a killed pacman left behind, as absolute paths on the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leftovers {
     /// The lock file. While it exists, pacman refuses to change anything.
@@ -62,7 +62,7 @@ impl Transaction {
         Self { boot, pid, started, database, lock }
     }
 
-    /// Returns the name of the installed package that owns each of `paths`; see [`owners`].
+    /// Returns the owners of `paths`; see [`owners`].
     ///
     /// # Errors
     /// An I/O error if pacman's database cannot be read.
@@ -79,10 +79,10 @@ impl Transaction {
         lists(&trees.inside(&self.database), package).is_ok_and(|listed| !listed)
     }
 
-    /// Returns what this transaction and earlier ones left behind when they were killed.
+    /// Returns the leftovers of this and earlier interrupted transactions.
     ///
-    /// Returns nothing if another transaction may be running. An unreadable database has no
-    /// entries.
+    /// Returns none if another transaction may be running. An unreadable database counts as having
+    /// no incomplete entries.
     pub(crate) fn leftovers(&self, trees: &Trees) -> Leftovers {
         let database = trees.inside(&self.database);
         let is_locked = match fs::symlink_metadata(database.join(LOCK)) {
@@ -96,8 +96,8 @@ impl Transaction {
         Leftovers { lock, entries: found.map(|(package, dir)| (package, entry(dir))).collect() }
     }
 
-    /// Returns a name for files about this transaction. Two transactions of the same process have
-    /// different names.
+    /// Returns a name that identifies this transaction, even among those of the same process, for
+    /// use in the names of files.
     pub(crate) fn short_name(&self) -> String {
         let lock = format!("{} {:?} {:?}", self.boot, self.database, self.lock);
         format!("{}-{}-{}", self.pid, self.started, &blake3::hash(lock.as_bytes()).to_hex()[..8])
@@ -107,7 +107,8 @@ impl Transaction {
     /// longer exists or is a zombie, or the lock file is missing or has been replaced.
     ///
     /// Examining the process is not enough, because PackageKit and pamac continue to run after a
-    /// transaction. Returns false if the facts cannot be read.
+    /// transaction. Returns false if the process or the lock file cannot be examined, but true if
+    /// neither is known.
     #[must_use]
     pub fn is_over(&self, trees: &Trees) -> bool {
         let boot = boot_id();

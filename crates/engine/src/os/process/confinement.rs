@@ -10,8 +10,8 @@ use super::{Environment, How, Program, Stop, Tools, is_program};
 
 /// The confinement that this machine supports, shared by all clones.
 ///
-/// It is probed on first use, because containers and unprivileged users have fewer permissions than
-/// root.
+/// The first use probes the machine, because a container or an unprivileged user may lack the
+/// necessary permissions.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Arc<OnceLock<Support>>);
 
