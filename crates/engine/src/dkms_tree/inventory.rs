@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +59,8 @@ struct AnyFormat {
 impl Inventory {
     /// Reads the inventory of a kernel.
     ///
-    /// Without a file the inventory is empty. A file that cannot be read or has another format is
-    /// ignored, but kept under another name when the inventory is written. Its objects count as not
+    /// Without a file the inventory is empty. A file that cannot be read, has another format or lists
+    /// a path outside the kernel's directory is ignored, but kept under another name when the inventory is written. Its objects count as not
     /// listed, so alpm-dkms does not remove them.
     #[must_use]
     pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
@@ -77,11 +77,13 @@ impl Inventory {
         let format = toml::from_str(&text).map_or(0, |any: AnyFormat| any.format);
         let file = Some(()).filter(|()| format == FORMAT).map(|()| toml::from_str(&text));
         match file {
-            Some(Ok(InventoryFile { objects, .. })) => {
+            Some(Ok(InventoryFile { objects, .. }))
+                if objects.iter().all(|object| stays_inside(&object.path)) =>
+            {
                 Self { dir, tree, objects, is_unread: false }
             }
             _ => {
-                log::warn!("{}: ignored: not in format {FORMAT}", path.display());
+                log::warn!("{}: ignored: damaged, or not in format {FORMAT}", path.display());
                 Self { dir, tree, objects: Vec::new(), is_unread: true }
             }
         }
@@ -248,6 +250,13 @@ impl Inventory {
             object.condition = Condition::Intact;
         }
     }
+}
+
+/// Returns true if the relative path `path` stays inside the directory that it is relative to. Only a
+/// damaged inventory contains other paths; the files there are not ours.
+fn stays_inside(path: &str) -> bool {
+    let leads_out = |part| matches!(part, Component::ParentDir | Component::RootDir);
+    !Path::new(path).components().any(leads_out)
 }
 
 /// Returns the dkms tree, as set with `--dkmstree`, or `None` if it is the default one.

@@ -123,6 +123,13 @@ impl Facts {
         self.interrupted().any(|it| it.held.sources.contains(&module.source_dir))
     }
 
+    /// Returns true if pacman was interrupted while it installed or removed the kernel or its
+    /// headers.
+    pub(crate) fn is_incomplete_kernel(&self, kernel: &KernelRelease) -> bool {
+        let mut parts = self.interrupted().flat_map(|it| [&it.unlisted, &it.held]);
+        parts.any(|part| part.kernels.contains(kernel))
+    }
+
     /// Returns true if a transaction that has not been completed installs, replaces or removes the
     /// kernel.
     pub(crate) fn is_left_to_pacman(&self, kernel: &KernelRelease) -> bool {

@@ -99,7 +99,8 @@ impl Planner<'_> {
 
     /// Adds a note for each kernel and source that is incomplete because a transaction was
     /// interrupted, and for each package whose entry in pacman's database is incomplete, unless
-    /// another note names it. Drops the notes about held modules that this plan removes.
+    /// another note names it. Drops the notes about held modules that this plan removes, and those
+    /// about missing headers of incomplete kernels.
     pub(super) fn note_interruptions(&mut self) {
         let facts = self.facts;
         let Plan { after, notes, .. } = &mut self.plan;
@@ -107,6 +108,7 @@ impl Planner<'_> {
             Note::Held { module, .. } => {
                 !after.iter().any(|step| step.action == Action::Deregister(module.clone()))
             }
+            Note::NoHeaders { kernel, .. } => !facts.is_incomplete_kernel(kernel),
             _ => true,
         });
         let is_present = |dir: &String| {

@@ -124,7 +124,15 @@ impl Line {
     #[must_use]
     pub fn advice(&self, trees: &Trees) -> Option<String> {
         let Self::Broken(_) = self else { return None };
-        Some(advice_for_broken(trees, &self.module()))
+        let id = self.module();
+        let conf = format!("usr/src/{}/dkms.conf", id.source_dir());
+        if Journal::read_all(trees).iter().any(|journal| journal.departing.contains_key(&conf)) {
+            return Some(format!(
+                "{id}: broken: source missing, since pacman has not finished replacing or removing \
+                 it\n  run: dkms verify"
+            ));
+        }
+        Some(advice_for_broken(trees, &id))
     }
 }
 
@@ -133,13 +141,6 @@ pub(crate) fn advice_for_broken(trees: &Trees, id: &ModuleId) -> String {
     let ModuleId { name: module, version } = id;
     if !trees.source_link(id).is_symlink() {
         return format!("{id}: broken: source link missing\n  run: dkms add {id}");
-    }
-    let conf = format!("usr/src/{}/dkms.conf", id.source_dir());
-    if Journal::read_all(trees).iter().any(|journal| journal.departing.contains_key(&conf)) {
-        return format!(
-            "{id}: broken: source missing, since pacman has not finished replacing or removing it\n  \
-             run: dkms verify"
-        );
     }
     if trees.kept(id).join("dkms.conf").is_file() {
         return format!(

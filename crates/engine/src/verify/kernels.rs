@@ -19,7 +19,8 @@ pub(super) fn without_headers(facts: &Facts, kernel: &KernelRelease) -> Option<F
 
 /// Returns a fault if `kernel` has no headers.
 pub(super) fn lacking_headers(facts: &Facts, kernel: &KernelRelease) -> Option<Fault> {
-    let lacks = !facts.has_headers(kernel);
+    // The plan contains a note about an incomplete kernel.
+    let lacks = !facts.has_headers(kernel) && !facts.is_incomplete_kernel(kernel);
     lacks.then(|| Fault::new(Some(kernel), None, plan::headers_note(facts, kernel).to_string()))
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 pub use fault::Fault;
 
 use crate::facts::{self, KernelFacts, Scope};
-use crate::machine::Machine;
+use crate::machine::{Leftovers, Machine};
 use crate::names::KernelRelease;
 use crate::os::parallel::on_all_cores_with;
 use crate::plan::{self, Request};
@@ -46,6 +46,11 @@ pub fn faults(
     // /etc/dkms/no-autoinstall disables autoinstall, but the modules are still expected to be
     // installed.
     facts.no_autoinstall = false;
+    if facts.leftovers.entries.is_empty() {
+        // The work of the interrupted transaction may have been finished, but pacman refuses the
+        // package nevertheless.
+        facts.leftovers = Leftovers::without_lock(&machine.trees);
+    }
     let request =
         Request::Autoinstall { kernels: Some(kernels.iter().cloned().collect()), only: !all };
     let mut found: BTreeSet<Fault> = match plan::make(&request, &facts) {

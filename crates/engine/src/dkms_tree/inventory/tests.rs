@@ -49,6 +49,20 @@ fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
     of.iter().map(|(id, path)| ((*id).to_owned(), (*path).to_owned())).collect()
 }
 
+#[rstest]
+#[case::absolute("/etc/a.ko")]
+#[case::above("updates/../../7.3/a.ko")]
+fn a_path_outside_the_directory_is_not_ours(#[case] path: &str) {
+    let (_root, trees, mut inventory) = inventory();
+    inventory.list(placed("foo/1", PATH));
+    inventory.write().unwrap();
+    let file = trees.kernel(&kernel()).join(INVENTORY);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!listed(&Inventory::read(&trees, &kernel())).is_empty());
+    fs::write(&file, text.replace(PATH, path)).unwrap();
+    assert_eq!(listed(&Inventory::read(&trees, &kernel())), []);
+}
+
 #[test]
 fn a_new_version_takes_the_position_of_the_old_one() {
     let (_root, _trees, mut inventory) = inventory();

@@ -38,8 +38,27 @@ pub struct Leftovers {
     /// The lock file. While it exists, pacman refuses to change anything.
     pub lock: Option<PathBuf>,
     /// The packages that pacman was installing or removing, each with its directory in the
-    /// database. While that directory exists, pacman refuses to install or remove the package.
+    /// database. While that directory exists, pacman refuses to install the package.
     pub entries: BTreeSet<(String, PathBuf)>,
+}
+
+impl Leftovers {
+    /// Returns the packages with incomplete entries in pacman's default database. Returns none while
+    /// there is a lock file, since a transaction may be running.
+    pub(crate) fn without_lock(trees: &Trees) -> Self {
+        let database = Path::new(DATABASE);
+        match fs::symlink_metadata(trees.inside(database).join(LOCK)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::in_database(trees, database),
+            _ => Self::default(),
+        }
+    }
+
+    fn in_database(trees: &Trees, database: &Path) -> Self {
+        let found = unfinished(&trees.inside(database)).unwrap_or_default().into_iter();
+        let entry = |dir| database.join("local").join(dir);
+        let entries = found.map(|(package, dir)| (package, entry(dir))).collect();
+        Self { lock: None, entries }
+    }
 }
 
 impl Transaction {
@@ -84,16 +103,14 @@ impl Transaction {
     /// Returns none if another transaction may be running. An unreadable database counts as having
     /// no incomplete entries.
     pub(crate) fn leftovers(&self, trees: &Trees) -> Leftovers {
-        let database = trees.inside(&self.database);
-        let is_locked = match fs::symlink_metadata(database.join(LOCK)) {
+        let lock = trees.inside(&self.database).join(LOCK);
+        let is_locked = match fs::symlink_metadata(lock) {
             Ok(meta) if self.lock == Some(FileStamp::of(&meta)) => true,
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             _ => return Leftovers::default(),
         };
         let lock = (is_locked && self.is_over(trees)).then(|| self.database.join(LOCK));
-        let entry = |dir| self.database.join("local").join(dir);
-        let found = unfinished(&database).unwrap_or_default().into_iter();
-        Leftovers { lock, entries: found.map(|(package, dir)| (package, entry(dir))).collect() }
+        Leftovers { lock, ..Leftovers::in_database(trees, &self.database) }
     }
 
     /// Returns a name that identifies this transaction, even among those of the same process, for
@@ -305,8 +322,10 @@ mod tests {
         assert_eq!(transaction.leftovers(&trees), leftovers(Some("/var/lib/pacman/db.lck")));
         fs::remove_file(database.join(LOCK)).unwrap();
         assert_eq!(transaction.leftovers(&trees), leftovers(None), "the user has deleted the lock");
+        assert_eq!(Leftovers::without_lock(&trees), leftovers(None));
         fs::write(database.join(LOCK), "of another transaction").unwrap();
         assert_eq!(transaction.leftovers(&trees), Leftovers::default());
+        assert_eq!(Leftovers::without_lock(&trees), Leftovers::default());
     }
 
     #[test]
