@@ -179,6 +179,22 @@ fn an_incomplete_source_is_left_alone_until_its_package_is_installed_again() {
     root.assert_settled();
 }
 
+/// Even if nothing is left of an interrupted transaction but the entry that pacman had begun.
+#[test]
+fn verify_names_a_package_that_pacman_refuses() {
+    let root = machine(&[find("bbswitch")]);
+    root.dkms(&["verify"]).ok();
+    root.shell("mkdir /var/lib/pacman/local/acpi-call-dkms-1.2.2-1").ok();
+    root.pacman(&["-U", &find("acpi-call").file]).exits(1).has("acpi-call-dkms-1.2.2-1/desc");
+    root.dkms(&["verify"]).exits(11).has(
+        "run: rm -rf /var/lib/pacman/local/acpi-call-dkms-1.2.2-1 && pacman -S --overwrite '*' \
+         acpi-call-dkms",
+    );
+    root.shell("rm -r /var/lib/pacman/local/acpi-call-dkms-1.2.2-1").ok();
+    root.dkms(&["verify"]).ok();
+    root.install(&[find("acpi-call")]).hooks_succeed();
+}
+
 /// Waits for a hook that still runs after pacman has been killed.
 fn wait_for_hook(root: &Root) {
     let patience = Instant::now() + Duration::from_secs(120);
