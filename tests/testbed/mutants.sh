@@ -25,5 +25,8 @@ cd "$mutants/source"
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1
 # Tests of the engine run this program.
 cargo build --quiet --package dkms-confine
-PATH=$tools/bin:$PATH cargo mutants --in-place --output "$mutants" --no-shuffle \
+# cargo-mutants would run the unchanged tests only in the package of the changed files.
+cargo test --quiet --package dkms-engine --package dkms-cli --lib --test runs --test fsyncs -- \
+    --include-ignored --skip _speed
+PATH=$tools/bin:$PATH cargo mutants --in-place --output "$mutants" --no-shuffle --baseline skip --timeout 900 \
     "${@/#/--file=crates/engine/src/}"
