@@ -88,6 +88,18 @@ fn a_module_costs_few_fsyncs(#[case] modules: usize, #[case] from_cache: bool) {
     assert!(counts.len() > 3 && counts.values().all(|count| *count == 1), "{counts:?}");
 }
 
+/// A regeneration that is lost would leave the old module in an image.
+#[test]
+#[ignore = "needs strace: run make unit"]
+fn pending_images_are_synced() {
+    let root = root(1);
+    for command in ["install", "uninstall"] {
+        let calls = syncs(&root, &[command, "foo0/1.0", "-k", K]);
+        let is_synced = calls.iter().any(|path| path.contains("/.pending/image-"));
+        assert!(is_synced, "{command}: {calls:#?}");
+    }
+}
+
 /// Each case is a path that cannot be synced.
 #[rstest]
 #[case::index(format!("usr/lib/modules/{K}/modules.dep"))]
