@@ -25,7 +25,8 @@ cd "$mutants/source"
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1
 # Tests of the engine run this program.
 cargo build --quiet --package dkms-confine
-# cargo-mutants would run the unchanged tests only in the package of the changed files.
+# cargo-mutants would run the unchanged tests only in the package of the changed files. The arguments
+# are those in .cargo/mutants.toml.
 cargo test --quiet --package dkms-engine --package dkms-cli --lib --test runs --test fsyncs -- \
     --include-ignored --skip _speed
 PATH=$tools/bin:$PATH cargo mutants --in-place --output "$mutants" --no-shuffle --baseline skip --timeout 900 \

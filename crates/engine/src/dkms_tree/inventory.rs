@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use crate::machine::{Machine, Trees};
 use crate::names::{KernelRelease, ModuleId, ModuleName};
 use crate::os::digest::Digest;
 use crate::os::durable::{self, Durability, FileError};
-use crate::os::symlinks;
+use crate::os::{paths, symlinks};
 
 /// The name of the inventory in a kernel's directory. Names that start with it belong to alpm-dkms.
 pub(crate) const INVENTORY: &str = ".dkms-inventory";
@@ -59,9 +59,9 @@ struct AnyFormat {
 impl Inventory {
     /// Reads the inventory of a kernel.
     ///
-    /// Without a file the inventory is empty. A file that cannot be read, has another format or lists
-    /// a path outside the kernel's directory is ignored, but kept under another name when the inventory is written. Its objects count as not
-    /// listed, so alpm-dkms does not remove them.
+    /// Without a file the inventory is empty. A file that cannot be read, has another format or
+    /// lists a path outside the kernel's directory is ignored, but kept under another name when the
+    /// inventory is written. Its objects count as not listed, so alpm-dkms does not remove them.
     #[must_use]
     pub fn read(trees: &Trees, kernel: &KernelRelease) -> Self {
         let (dir, tree) = (trees.kernel(kernel), other_tree(trees));
@@ -252,11 +252,11 @@ impl Inventory {
     }
 }
 
-/// Returns true if the relative path `path` stays inside the directory that it is relative to. Only a
-/// damaged inventory contains other paths; the files there are not ours.
+/// Returns true if `path` is relative and contains no `..`. Only a damaged inventory contains other
+/// paths, whose files are not ours.
 fn stays_inside(path: &str) -> bool {
-    let leads_out = |part| matches!(part, Component::ParentDir | Component::RootDir);
-    !Path::new(path).components().any(leads_out)
+    let path = Path::new(path);
+    paths::within(path).as_deref() == Some(path)
 }
 
 /// Returns the dkms tree, as set with `--dkmstree`, or `None` if it is the default one.

@@ -53,7 +53,7 @@ pub struct Facts {
     pub(crate) attempts: BTreeMap<PendingWork, Attempts>,
     /// The transactions that PreTransaction hooks have recorded.
     pub(crate) transactions: Vec<TransactionFacts>,
-    /// What interrupted transactions have left behind.
+    /// The leftovers of interrupted transactions.
     pub(crate) leftovers: Leftovers,
     /// The pending work of the outer run: the run that started this one, for example through a
     /// module's script. This run leaves the work to the outer run. Empty if there is no outer run.

@@ -42,13 +42,13 @@ pub(crate) struct TransactionFacts {
     pub(crate) arrived: Subjects,
     /// Everything that was to arrive, but has arrived only in part or not at all.
     pub(crate) lacking: Subjects,
-    /// The part of `lacking` that pacman's database does not provably list. Its files stay
-    /// incomplete until its package is installed again.
+    /// The subjects in `lacking` that pacman's database is not proved to list. Their files stay
+    /// incomplete until their packages are installed again.
     pub(crate) unlisted: Subjects,
     /// The departures whose outcome is known: the source or kernel has been removed, or it exists.
     pub(crate) departed: Subjects,
-    /// The departures that are not certain. While the transaction runs, these are all of them;
-    /// after an interruption, those that are missing but may come back with an upgrade.
+    /// The departures that are not certain: all of them while the transaction runs. After an
+    /// interruption, only those that are missing and that a completed upgrade may restore.
     pub(crate) held: Subjects,
     /// The packages that owned the departing sources, by the names of the source directories.
     pub(crate) packages: BTreeMap<String, String>,

@@ -104,7 +104,8 @@ pub enum Action {
 pub struct Reinstallation {
     /// The names of the packages.
     pub packages: Vec<String>,
-    /// What must be deleted first, because pacman refuses to install the packages otherwise.
+    /// The files and directories to delete first. While they exist, pacman refuses to install the
+    /// packages.
     pub obstacles: Vec<PathBuf>,
 }
 

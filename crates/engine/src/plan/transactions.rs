@@ -8,7 +8,7 @@ use super::module_for_kernel::BuildPolicy;
 use std::collections::BTreeSet;
 
 use super::{Action, Note, Plan, Planner, Reinstallation};
-use crate::facts::{ModuleFacts, SourcePlace, Stage, TransactionFacts};
+use crate::facts::{ModuleFacts, SourcePlace, Stage, Subjects, TransactionFacts};
 use crate::failure::Failure;
 use crate::machine::Leftovers;
 use crate::names::{KernelRelease, ModuleId};
@@ -22,8 +22,8 @@ enum Obstacle<'a> {
     Running(&'a TransactionFacts),
     /// pacman was interrupted while it installed or removed this kernel or its headers.
     IncompleteKernel,
-    /// pacman was interrupted while it installed the source.
-    IncompleteSource,
+    /// pacman was interrupted while it installed the source in this directory.
+    IncompleteSource(&'a str),
 }
 
 impl Planner<'_> {
@@ -45,9 +45,8 @@ impl Planner<'_> {
             }
             Some(Obstacle::Running(transaction)) => self.note(running(transaction)),
             Some(Obstacle::IncompleteKernel) => self.note_incomplete_kernel(kernel),
-            Some(Obstacle::IncompleteSource) => {
-                let dir = self.facts.modules.get(id).map(|module| module.source_dir.clone());
-                self.note(Note::IncompleteSource(dir.unwrap_or_default()));
+            Some(Obstacle::IncompleteSource(dir)) => {
+                self.note(Note::IncompleteSource(dir.to_owned()));
             }
         }
         true
@@ -75,7 +74,7 @@ impl Planner<'_> {
                 Stage::Interrupted if changes_kernel || held.kernels.contains(kernel) => {
                     Some(Obstacle::IncompleteKernel)
                 }
-                Stage::Interrupted if changes_source => Some(Obstacle::IncompleteSource),
+                Stage::Interrupted if changes_source => Some(Obstacle::IncompleteSource(dir)),
                 Stage::Interrupted | Stage::Completed => None,
             }
         })
@@ -111,28 +110,17 @@ impl Planner<'_> {
             Note::NoHeaders { kernel, .. } => !facts.is_incomplete_kernel(kernel),
             _ => true,
         });
-        let is_present = |dir: &String| {
-            facts
-                .modules
-                .values()
-                .any(|it| it.source_dir == *dir && it.source == SourcePlace::Present)
-        };
         for transaction in facts.transactions.iter().filter(|it| it.stage == Stage::Interrupted) {
-            let TransactionFacts { unlisted, held, .. } = transaction;
-            let arriving = unlisted.kernels.iter().filter(|it| facts.kernels.contains_key(it));
-            let departing = held.kernels.iter().filter(|it| facts.is_alive(it));
-            arriving.chain(departing).for_each(|kernel| self.note_incomplete_kernel(kernel));
-            for dir in unlisted.sources.iter().filter(|dir| is_present(dir)) {
-                self.note(Note::IncompleteSource(dir.clone()));
+            let arriving = self.partly_arrived(&transaction.unlisted);
+            let departing = transaction.held.kernels.iter().filter(|it| facts.is_alive(it));
+            let kernels = arriving.kernels.iter().chain(departing);
+            kernels.for_each(|kernel| self.note_incomplete_kernel(kernel));
+            for dir in arriving.sources {
+                self.note(Note::IncompleteSource(dir));
             }
         }
-        let named: BTreeSet<String> = self
-            .plan
-            .notes
-            .iter()
-            .filter_map(Note::repair)
-            .flat_map(|it| it.packages.clone())
-            .collect();
+        let repairs = self.plan.notes.iter().filter_map(Note::repair);
+        let named: BTreeSet<String> = repairs.flat_map(|it| it.packages.clone()).collect();
         for (package, _) in &facts.leftovers.entries {
             if !named.contains(package) {
                 let repair = self.reinstallation(vec![package.clone()]);
@@ -199,13 +187,17 @@ impl Planner<'_> {
         // that the database still lists were not replaced, but the others are incomplete.
         let is_superseded = facts.transactions.iter().any(|it| it.is_own);
         let open = if is_superseded { unlisted } else { lacking };
-        let has_partly_arrived = || {
-            let in_part = |kernel: &KernelRelease| facts.kernels.contains_key(kernel);
-            let mut dirs = facts.modules.values().filter(|it| it.source == SourcePlace::Present);
-            open.kernels.iter().any(in_part)
-                || dirs.any(|module| open.sources.contains(&module.source_dir))
-        };
-        !facts.modules.iter().any(is_held) && !has_partly_arrived()
+        !facts.modules.iter().any(is_held) && self.partly_arrived(open).is_empty()
+    }
+
+    /// Returns the kernels and sources in `arriving` of which something is on disk.
+    fn partly_arrived(&self, arriving: &Subjects) -> Subjects {
+        let facts = self.facts;
+        let kernels = arriving.kernels.iter().filter(|it| facts.kernels.contains_key(it));
+        let present = facts.modules.values().filter(|it| it.source == SourcePlace::Present);
+        let sources = present.map(|module| &module.source_dir);
+        let sources = sources.filter(|dir| arriving.sources.contains(*dir));
+        Subjects { sources: sources.cloned().collect(), kernels: kernels.cloned().collect() }
     }
 }
 

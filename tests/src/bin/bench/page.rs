@@ -26,8 +26,8 @@ kernels, sources and dkms are on the file system of the checkout.
   it includes unpacking the package.
 - **Full-size kernel headers** are Debian's headers plus one empty file in `include/config` for each option, as on Arch:
   about 15,000 files.
-- **Installing modules again** restores their builds from the cache. The goal compares 12 modules with one, both without the
-  time of pacman.
+- **Installing modules again** restores their builds from the cache. The goal compares 12 modules with one, both without
+  the time of pacman.
 - The times of `dkms status`, `dkms verify` and of hooks exclude the time to start `env`, `chroot` and `sh`, which is measured with `true`.
 
 Times are medians of wall-clock time, in seconds unless another unit is given. **round by round** is the least and the

@@ -23,13 +23,15 @@ struct Support {
 }
 
 impl Support {
-    /// The levels, from the strongest to the weakest.
-    const LEVELS: [Self; 4] = [
+    /// The levels to probe, from the strongest to the weakest.
+    const LEVELS: [Self; 3] = [
         Self { bond: Bond::Namespace, own_mounts: true },
         Self { bond: Bond::Namespace, own_mounts: false },
         Self { bond: Bond::DeathSignal, own_mounts: false },
-        Self { bond: Bond::None, own_mounts: false },
     ];
+
+    /// The level that every machine supports.
+    const NONE: Self = Self { bond: Bond::None, own_mounts: false };
 
     /// Returns true if a program can be run with this confinement, and if its exit status reaches
     /// this process.
@@ -153,9 +155,8 @@ impl Confinement {
 
     fn support(&self, tools: &Tools) -> Support {
         *self.0.get_or_init(|| {
-            let [.., weakest] = Support::LEVELS;
             let mut levels = Support::LEVELS.into_iter().filter(|_| is_program(&tools.confine));
-            let support = levels.find(|level| level.works(tools)).unwrap_or(weakest);
+            let support = levels.find(|level| level.works(tools)).unwrap_or(Support::NONE);
             log::debug!("confinement of child processes: {support:?}");
             support
         })
